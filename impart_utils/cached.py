@@ -1,0 +1,238 @@
+"""What several notebooks share, each computed once and kept under a content key in data/cache.
+
+Whichever notebook runs first does the work and the others find it, so each runs alone on a fresh clone.
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from impart_utils.config import MissingInput
+from impart_utils.reference import ReferenceSet, from_pack, scaled, split
+from impart_utils.retrieval import Retriever
+from impart_utils.sources import datasets, features
+from impart_utils.zeroshot import PAPER_TEMPLATE, class_features
+
+
+@lru_cache(maxsize=2)
+def clip(config):
+    """The profile's CLIP, loaded once per process."""
+    from impart_utils.clip_model import load_clip
+
+    return load_clip(config.clip, checkpoint=config.clip_checkpoint, precision=config.precision,
+                     allow_unverified=config.allow_unverified_clip)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A test set as features: all that zero-shot evaluation needs.
+
+    Attributes
+    ----------
+    name, title : str;  image_features : float32 (n, d), raw;  labels : int64 (n,)
+    class_names : list of c str;  class_features : float32 (c, d), unit;  ids : list of n str
+    prompts : str, how the class features were made;  weights : str, whose CLIP made the features
+    n_available : int;  notes : list of str, differences from what the paper scored
+    key : str, content hash of all this
+    """
+
+    name: str
+    title: str
+    image_features: np.ndarray
+    labels: np.ndarray
+    class_names: list
+    class_features: np.ndarray
+    ids: list
+    prompts: str
+    weights: str
+    n_available: int
+    notes: list = field(default_factory=list)
+
+    @property
+    def key(self):
+        return features.content_hash(self.image_features, self.class_features, self.labels, self.ids)
+
+
+@lru_cache(maxsize=8)
+def test_set(config, name):
+    """A data set's pictures and classes as features of the profile's CLIP, or as a feature pack stores them.
+
+    Parameters
+    ----------
+    name : str, as for `sources.datasets.load_dataset`, or "pack:FILE"
+    """
+    if name.startswith("pack:"):
+        return _test_set_from_pack(name[5:], config.limit)
+    dataset, model = datasets.load_dataset(name, config), clip(config)
+    image_features, ids, skipped = features.encode_to_cache(
+        model.encode_images, dataset.items(), config.cache_dir / _file_name(name), key=f"{model.key} {dataset.key}")
+    rows = [row for row, item in enumerate(dataset.ids) if item not in skipped]
+    notes = list(dataset.notes)
+    if skipped:
+        first = next(iter(skipped.items()))
+        notes.append(f"{len(skipped)} pictures can't be opened, the first: {first[0]} ({first[1]})")
+    weights = class_features(model.encode_texts, dataset.class_names)
+    return TestSet(name, dataset.title, image_features, dataset.labels[rows], dataset.class_names, weights, ids,
+                   PAPER_TEMPLATE, model.provenance, dataset.n_available, notes)
+
+
+def _test_set_from_pack(place, limit):
+    pack = features.load_pack(place)
+    if pack.labels is None or pack.class_features is None:
+        raise ValueError(f"{place} has no labels or no class features: it can't be a test set.")
+    rows = np.arange(len(pack.ids))[:limit]
+    prompts = "as stored: " + ", ".join(repr(prompt) for prompt in (pack.prompts or [])[:2]) + ", …"
+    notes = [f"features from {Path(place).name}", *([f"a subset of {len(rows)} pictures"] if limit else [])]
+    title = Path(place).stem.split("_")[0]
+    return TestSet(f"pack:{Path(place).name}", title, pack.image_features[rows], pack.labels[rows], pack.class_names,
+                   pack.class_features, [pack.ids[row] for row in rows], prompts, pack.model, len(pack.ids), notes)
+
+
+@lru_cache(maxsize=2)
+def pair_pool(config):
+    """All image-text pairs of the profile as one `ReferenceSet`, before they are divided."""
+    kind, _, place = config.reference.partition(":")
+    if kind == "pack" and place:
+        return from_pack(features.load_pack(place), place)
+    if kind == "toy":
+        return _toy_pool(config)
+    if kind == "folder" and place:
+        return _folder_pool(config, Path(place).expanduser())
+    raise ValueError(f"Unknown reference {config.reference!r}. Known: toy, pack:FILE, pack:IMAGES.npz+TEXTS.npz, "
+                     "folder:PATH.")
+
+
+def reference_pairs(config, draw=0):
+    """(references, training pairs): the pool divided by a shuffle that depends on seed and draw.
+
+    As in the paper 1000 pairs are references and up to 9000 others train RAM.
+    """
+    pool = pair_pool(config)
+    references, rest = split(pool, config.references, seed=config.seed, draw=draw)
+    return references, rest.take(np.arange(min(len(rest), config.pairs - config.references)))
+
+
+def _toy_pool(config):
+    from impart_utils.toy_world import scenes
+
+    pairs = scenes.pairs(config.pairs, seed=0)
+    pictures = datasets.toy_pictures("pairs", [pair.scene for pair in pairs], config)
+    items = [(pair.id, lambda row=row: pictures[row]) for row, pair in enumerate(pairs)]
+    columns = {"caption_kind": [pair.caption_kind for pair in pairs]}
+    return _encode_pairs(config, "toy-pairs", items, [pair.caption for pair in pairs],
+                         {"source": f"toy world, version {scenes.WORLD_VERSION}", "columns": columns})
+
+
+def _folder_pool(config, folder):
+    """Pictures with captions.csv beside them (columns file, caption; others, such as license, are kept)."""
+    import pandas as pd
+
+    from impart_utils.config import ROOT
+
+    folder = folder if folder.is_absolute() or folder.is_dir() else ROOT / folder
+    table = folder / "captions.csv"
+    if not table.is_file():
+        raise MissingInput(f"There is no reference set in {folder} (captions.csv is missing). Make one from YFCC "
+                           "metadata as notebook 01 shows, or give features: --set reference=pack:FILE")
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)  # a caption "None" stays text
+    missing = {"file", "caption"} - set(rows.columns)
+    if missing:
+        raise ValueError(f"{table}: expected the columns file and caption, {', '.join(sorted(missing))} is missing.")
+    pictures = datasets.Files(folder / name for name in rows["file"])
+    items = [(name, lambda row=row: pictures[row]) for row, name in enumerate(rows["file"])]
+    columns = {name: list(rows[name]) for name in rows.columns if name not in ("file", "caption")}
+    return _encode_pairs(config, f"pairs-{folder.name}", items, list(rows["caption"]),
+                         {"source": folder.name, "columns": columns})
+
+
+def _encode_pairs(config, name, items, captions, metadata):
+    model = clip(config)
+    image_features, ids, skipped = features.encode_to_cache(
+        model.encode_images, items, config.cache_dir / f"{name}-images", key=model.key)
+    texts = [(item, caption) for (item, _), caption in zip(items, captions) if item not in skipped]
+    text_features, _, _ = features.encode_to_cache(
+        model.encode_texts, texts, config.cache_dir / f"{name}-texts", batch_size=1024,
+        key=f"{model.key} {features.content_hash(captions)}")
+    kept = [row for row, (item, _) in enumerate(items) if item not in skipped]
+    columns = {key: [values[row] for row in kept] for key, values in metadata.get("columns", {}).items()}
+    return ReferenceSet(image_features, text_features, [caption for _, caption in texts], ids,
+                        {**metadata, "model": model.provenance, "columns": columns, "skipped": skipped})
+
+
+def pictures_of(config, ids):
+    """The pictures behind reference ids, for showing; a grey tile where only features are at hand."""
+    from PIL import Image
+
+    kind, _, place = config.reference.partition(":")
+    if kind == "toy":
+        from impart_utils.toy_world import scenes
+
+        by_id = {pair.id: pair.scene for pair in scenes.pairs(config.pairs, seed=0)}
+        return [scenes.draw(by_id[name], size=64) for name in ids]
+    folder = Path(place).expanduser()
+    return [datasets.Files([folder / name])[0] if kind == "folder" else Image.new("RGB", (64, 64), "lightgrey")
+            for name in ids]
+
+
+def neighbors(config, queries, references, *, key, top_k=None):
+    """(similarities, indices) of the `top_k` nearest references, cached on disk under `key`."""
+    top_k = top_k or config.top_k
+    name = features.content_hash(key, references.key, top_k)
+    path = config.cache_dir / "neighbors" / f"{name}.npz"
+    if not path.exists():
+        similarities, indices = Retriever(references.image_features).search(queries, top_k)
+        with features.atomic_path(path) as temporary:
+            np.savez(temporary, similarities=similarities, indices=indices)
+    with np.load(path, allow_pickle=False) as file:
+        return file["similarities"], file["indices"]
+
+
+def trained_ram(config, *, normalize="none", scale="raw", seed=0, draw=0):
+    """(ram, history): RAM trained with the paper's code's settings, cached.
+
+    Parameters
+    ----------
+    normalize : "none", "branch" or "sum" (see `ram.RAM`)
+    scale : "raw" (branch main) or "unit": the vectors that RAM gets
+    seed : int, initial weights and order of the batches
+    """
+    from impart_utils.training import PAPER_CODE, load_ram, new_ram, save_ram, train_ram
+
+    references, training = reference_pairs(config, draw)
+    settings = {**PAPER_CODE, "epochs": config.ram_epochs}
+    options = {"normalize": normalize}
+    key = features.content_hash(references.key, training.key, settings, options, scale, seed, config.top_k)
+    path = config.cache_dir / "ram" / f"{normalize}-{scale}-seed{seed}-{key}.safetensors"
+    if not path.exists():
+        _, indices = neighbors(config, training.image_features, references, key=training.key)
+        v, R_img, R_txt = scaled(training.image_features, references, scale)
+        ram = new_ram(v.shape[1], seed=seed, **options)
+        history = train_ram(ram, v, training.text_features, R_img, R_txt, indices, seed=seed, **settings)
+        save_ram(path, ram, options, history)
+    return load_ram(path)
+
+
+def ram_features(config, test, *, normalize="none", scale="raw", seed=0, draw=0):
+    """A test set's image features after `trained_ram`: float32 (n, d), not normalized."""
+    from impart_utils.training import apply_ram
+
+    ram, _ = trained_ram(config, normalize=normalize, scale=scale, seed=seed, draw=draw)
+    references, _ = reference_pairs(config, draw)
+    _, indices = neighbors(config, test.image_features, references, key=test.key)
+    v, R_img, R_txt = scaled(test.image_features, references, scale)
+    return apply_ram(ram, v, R_img, R_txt, indices)
+
+
+def record_inputs(config, **inputs):
+    """Add what a notebook computed from to results/<profile>/inputs.json, which run.json takes up."""
+    path = config.results_dir / "inputs.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    with features.atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({**known, **inputs}, indent=2, sort_keys=True) + "\n")
+
+
+def _file_name(name):
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)

@@ -1,0 +1,197 @@
+"""The two profiles, `demo` and `paper`: the same notebooks and code, other data and sizes."""
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class MissingInput(RuntimeError):
+    """Something the profile needs is not on this machine; the message says what and how to get it."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that the notebooks need to know; made by `load_config`.
+
+    Attributes
+    ----------
+    profile : "demo" or "paper"
+    seed : int, for drawing references, training and resampling
+    clip : "tiny", a name of OpenAI's such as "ViT-B/32", or the path of a checkpoint
+    clip_checkpoint : path or None, the file with that model's weights (None: clip's own cache)
+    allow_unverified_clip : bool, accept a checkpoint that isn't OpenAI's own file (named in every result)
+    datasets : tuple of names for `sources.datasets.load_dataset`
+    reference : "toy", "pack:FILE", "pack:FILE+TEXTS" or "folder:PATH": where the image-text pairs come from
+    references : int, pairs in the reference set (paper, Sec. 4.1: 1000)
+    pairs : int, references and training pairs together
+    draws : int, how many reference sets are drawn where a notebook compares draws
+    top_k, image_weight, text_weight : k, w_img and w_txt of Eq. 1 (the paper's code, branch main)
+    scale : "unit", "raw" or "mixed": which vectors Eq. 1 adds (see `reference.scaled`)
+    films : "toy" or "folder:PATH"
+    fps : float, frames per second taken from a film (paper, Sec. 3.3: 4)
+    limit : int or None, pictures per data set (None: all)
+    ram_epochs : int; ram_seeds : int, training runs per variant of RAM
+    precision : "auto", "fp32", "fp16" or "bf16"
+    """
+
+    profile: str
+    clip: str
+    datasets: tuple
+    reference: str
+    films: str
+    seed: int = 0
+    clip_checkpoint: str | None = None
+    allow_unverified_clip: bool = False
+    references: int = 1000
+    pairs: int = 10_000
+    draws: int = 5
+    top_k: int = 8
+    image_weight: float = 0.5
+    text_weight: float = 0.05
+    scale: str = "unit"
+    fps: float = 4.0
+    limit: int | None = None
+    ram_epochs: int = 8
+    ram_seeds: int = 3
+    precision: str = "auto"
+
+    @property
+    def is_toy(self):
+        """True where everything is the kit's own toy world, so that no number bears on the paper."""
+        return self.profile == "demo"
+
+    @property
+    def label(self):
+        """What titles and captions add: " (toy world)" in the demo, nothing otherwise."""
+        return " (toy world)" if self.is_toy else ""
+
+    @property
+    def data_dir(self):
+        return ROOT / "data"
+
+    @property
+    def cache_dir(self):
+        return output_root() / "data" / "cache"
+
+    @property
+    def results_dir(self):
+        return output_root() / "results" / self.profile
+
+    @property
+    def figures_dir(self):
+        return self.results_dir / "figures"
+
+    @property
+    def executed_dir(self):
+        return output_root() / "executed" / self.profile
+
+
+PROFILES = {
+    "demo": Config(
+        profile="demo", clip="tiny", datasets=("toy10", "toy100", "toy101"), reference="toy", films="toy",
+    ),
+    "paper": Config(
+        profile="paper", clip="ViT-B/32", datasets=("cifar10", "cifar100", "caltech101"),
+        reference="folder:data/reference/yfcc", films="folder:data/films",
+    ),
+}
+
+
+def output_root():
+    """Folder that holds results/, executed/ and data/cache/: the clone, or $IMPART_OUTPUT where set."""
+    return Path(os.environ.get("IMPART_OUTPUT", ROOT))
+
+
+def load_config(profile="demo", **settings):
+    """The profile's configuration with some settings replaced.
+
+    Parameters
+    ----------
+    profile : "demo" or "paper"
+    **settings : any attribute of `Config`; None means "as the profile has it". `datasets` may be one
+        string with commas, as a command line gives it.
+
+    Raises
+    ------
+    ValueError : unknown profile or setting, or a value that can't work; the message lists what is known.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"Unknown profile {profile!r}. Known profiles: {', '.join(PROFILES)}.")
+    known = [field.name for field in dataclasses.fields(Config) if field.name != "profile"]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"Unknown setting {unknown[0]!r}. Known settings: {', '.join(known)}.")
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "datasets" in given:
+        names = given["datasets"]
+        names = names.split(",") if isinstance(names, str) else names
+        given["datasets"] = tuple(name.strip() for name in names if name.strip())
+    config = dataclasses.replace(PROFILES[profile], **given)
+    _check(config)
+    return config
+
+
+def _check(config):
+    for name in ("references", "pairs", "draws", "top_k", "ram_epochs", "ram_seeds"):
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"Expected {name} to be a whole number of at least 1, got {value!r}.")
+    if config.limit is not None and (not isinstance(config.limit, int) or config.limit < 1):
+        raise ValueError(f"Expected limit to be None or a whole number of at least 1, got {config.limit!r}.")
+    if config.references > config.pairs:
+        raise ValueError(f"Expected references <= pairs, got references={config.references} with "
+                         f"{config.pairs} pairs. Lower references or raise pairs.")
+    if config.top_k > config.references:
+        raise ValueError(f"Expected top_k <= references, got top_k={config.top_k} with "
+                         f"{config.references} references. Lower top_k or raise references.")
+    if config.scale not in ("unit", "raw", "mixed"):
+        raise ValueError(f"Unknown scale {config.scale!r}. Known: unit, raw, mixed.")
+    if not config.fps > 0:
+        raise ValueError(f"Expected fps > 0 frames per second, got {config.fps!r}.")
+    if not config.datasets:
+        raise ValueError("Expected at least one data set in `datasets`, got none.")
+
+
+def run_info(config):
+    """What every row of results carries: which run and which version of the kit made it."""
+    return {
+        "run_id": os.environ.get("IMPART_RUN_ID", "interactive"),
+        "commit": commit(),
+        "profile": config.profile,
+    }
+
+
+@lru_cache(maxsize=1)
+def commit():
+    """The clone's commit, with a hash of package and notebooks where they differ from it.
+
+    Without git (a downloaded archive) it is "no-git-" and that hash.
+    """
+    def git(*arguments):
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--", "impart_utils", "notebooks")
+    except FileNotFoundError:  # git isn't installed
+        head = None
+    if head and not changed:
+        return head
+    return f"{head}-changed-{source_hash()}" if head else f"no-git-{source_hash()}"
+
+
+def source_hash():
+    """8 hex characters over the package's and the notebooks' content."""
+    digest = hashlib.sha256()
+    files = [*(ROOT / "impart_utils").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
+    for path in sorted(files):
+        digest.update(str(path.relative_to(ROOT)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]

@@ -1,0 +1,1 @@
+"""Where pictures, captions, films, weights and features come from."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from impart_utils.config import MissingInput
-from impart_utils.reference import ReferenceSet, from_pack, scaled, split
+from impart_utils.reference import ReferenceSet, from_pack, keeps_norms, scaled, split
 from impart_utils.retrieval import Retriever
 from impart_utils.sources import datasets, features
 from impart_utils.zeroshot import PAPER_TEMPLATE, class_features
@@ -100,7 +100,7 @@ def pair_pool(config):
     if kind == "toy":
         return _toy_pool(config)
     if kind == "folder" and place:
-        return _folder_pool(config, Path(place).expanduser())
+        return _folder_pool(config, Path(place))
     raise ValueError(f"Unknown reference {config.reference!r}. Known: toy, pack:FILE, pack:IMAGES.npz+TEXTS.npz, "
                      "folder:PATH.")
 
@@ -119,7 +119,7 @@ def _toy_pool(config):
     from impart_utils.toy_world import scenes
 
     pairs = scenes.pairs(config.pairs, seed=0)
-    pictures = datasets.toy_pictures("pairs", [pair.scene for pair in pairs], config)
+    pictures = datasets.toy_pictures([pair.scene for pair in pairs], config)
     items = [(pair.id, lambda row=row: pictures[row]) for row, pair in enumerate(pairs)]
     columns = {"caption_kind": [pair.caption_kind for pair in pairs]}
     return _encode_pairs(config, "toy-pairs", items, [pair.caption for pair in pairs],
@@ -130,9 +130,6 @@ def _folder_pool(config, folder):
     """Pictures with captions.csv beside them (columns file, caption; others, such as license, are kept)."""
     import pandas as pd
 
-    from impart_utils.config import ROOT
-
-    folder = folder if folder.is_absolute() or folder.is_dir() else ROOT / folder
     table = folder / "captions.csv"
     if not table.is_file():
         raise MissingInput(f"There is no reference set in {folder} (captions.csv is missing). Make one from YFCC "
@@ -172,22 +169,52 @@ def pictures_of(config, ids):
 
         by_id = {pair.id: pair.scene for pair in scenes.pairs(config.pairs, seed=0)}
         return [scenes.draw(by_id[name], size=64) for name in ids]
-    folder = Path(place).expanduser()
+    folder = Path(place)
     return [datasets.Files([folder / name])[0] if kind == "folder" else Image.new("RGB", (64, 64), "lightgrey")
             for name in ids]
 
 
-def neighbors(config, queries, references, *, key, top_k=None):
-    """(similarities, indices) of the `top_k` nearest references, cached on disk under `key`."""
-    top_k = top_k or config.top_k
-    name = features.content_hash(key, references.key, top_k)
+def test_pictures(config, name, rows):
+    """Some pictures of a test set, for showing; grey tiles where only features are at hand."""
+    from PIL import Image
+
+    if name.startswith("pack:"):
+        return [Image.new("RGB", (64, 64), "lightgrey") for _ in rows]
+    pictures = datasets.load_dataset(name, config).pictures
+    return [pictures[int(row)] for row in rows]
+
+
+def neighbors(config, queries, references):
+    """The `config.top_k` nearest references of a test set or of training pairs, kept on disk.
+
+    Parameters
+    ----------
+    queries : TestSet or ReferenceSet;  references : ReferenceSet
+
+    Returns
+    -------
+    similarities, indices : as `Retriever.search`
+
+    Raises
+    ------
+    ValueError : queries and references come from different weights, so that their cosines mean nothing.
+    """
+    if _plain(queries.weights) != _plain(references.weights):
+        raise ValueError(f"The queries' features come from {queries.weights!r}, the references' from "
+                         f"{references.weights!r}: cosines between them mean nothing. Encode both with the same CLIP.")
+    name = features.content_hash(queries.key, references.key, config.top_k)
     path = config.cache_dir / "neighbors" / f"{name}.npz"
     if not path.exists():
-        similarities, indices = Retriever(references.image_features).search(queries, top_k)
+        similarities, indices = Retriever(references.image_features).search(queries.image_features, config.top_k)
         with features.atomic_path(path) as temporary:
             np.savez(temporary, similarities=similarities, indices=indices)
     with np.load(path, allow_pickle=False) as file:
         return file["similarities"], file["indices"]
+
+
+def _plain(weights):
+    """"OpenAI CLIP ViT-B/32" and "OpenAI ViT-B/32" are the same weights."""
+    return weights.lower().replace("clip", "").split()
 
 
 def trained_ram(config, *, normalize="none", scale="raw", seed=0, draw=0):
@@ -207,7 +234,7 @@ def trained_ram(config, *, normalize="none", scale="raw", seed=0, draw=0):
     key = features.content_hash(references.key, training.key, settings, options, scale, seed, config.top_k)
     path = config.cache_dir / "ram" / f"{normalize}-{scale}-seed{seed}-{key}.safetensors"
     if not path.exists():
-        _, indices = neighbors(config, training.image_features, references, key=training.key)
+        _, indices = neighbors(config, training, references)
         v, R_img, R_txt = scaled(training.image_features, references, scale)
         ram = new_ram(v.shape[1], seed=seed, **options)
         history = train_ram(ram, v, training.text_features, R_img, R_txt, indices, seed=seed, **settings)
@@ -221,9 +248,21 @@ def ram_features(config, test, *, normalize="none", scale="raw", seed=0, draw=0)
 
     ram, _ = trained_ram(config, normalize=normalize, scale=scale, seed=seed, draw=draw)
     references, _ = reference_pairs(config, draw)
-    _, indices = neighbors(config, test.image_features, references, key=test.key)
+    _, indices = neighbors(config, test, references)
     v, R_img, R_txt = scaled(test.image_features, references, scale)
     return apply_ram(ram, v, R_img, R_txt, indices)
+
+
+def ram_scales(config):
+    """The inputs RAM can be run with: raw CLIP vectors (the code's branch main) where norms survive, and unit ones."""
+    blocks = [getattr(pair_pool(config), name) for name in ("image_features", "text_features")]
+    blocks += [test_set(config, name).image_features for name in config.datasets if name.startswith("pack:")]
+    return ("raw", "unit") if all(keeps_norms(block) for block in blocks) else ("unit",)
+
+
+def ram_scale(config):
+    """The inputs of the paper's bars where possible: see `ram_scales`."""
+    return ram_scales(config)[0]
 
 
 def record_inputs(config, **inputs):

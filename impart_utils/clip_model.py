@@ -70,15 +70,13 @@ class Clip:
         ------
         TypeError : something that isn't a str, such as the NaN of an empty caption.
         """
-        import clip
-
         texts = list(texts)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"Expected texts to be str, got {text!r} in row {row}. Write '' for an empty caption.")
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        tokens = clip.tokenize(texts, truncate=True)  # (n, 77)
+        tokens = checkpoints.import_clip().tokenize(texts, truncate=True)  # (n, 77)
         lengths = tokens.argmax(dim=1) + 1  # the end token has the highest number
         order = lengths.argsort(stable=True)
         features = np.empty((len(texts), self.dim), np.float32)
@@ -129,9 +127,7 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
     ------
     ValueError, FileNotFoundError, config.MissingInput : see `sources.checkpoints`.
     """
-    from clip.clip import _transform
-    from clip.model import build_model, convert_weights
-
+    clip = checkpoints.import_clip()
     if precision not in PRECISIONS:
         raise ValueError(f"Unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,15 +137,15 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
     path = checkpoints.find_checkpoint(name, checkpoint)
     sha256, state_dict = file_hash(path), checkpoints.read_state_dict(path)
     provenance = checkpoints.verify(state_dict, path, name, sha256=sha256, allow_unverified=allow_unverified)
-    model = build_model(dict(state_dict)).float()  # a copy: build_model takes entries out of the dict it gets
+    model = clip.model.build_model(dict(state_dict)).float()  # a copy: build_model takes entries out of the dict it gets
     # again, because build_model rounds to half precision on the way
     model.load_state_dict({key: value for key, value in state_dict.items() if key in model.state_dict()})
     model = model.to(device).eval()
     if precision == "auto":
         precision = "fp32" if device == "cpu" else "fp16"
     if precision == "fp16":
-        convert_weights(model)
+        clip.model.convert_weights(model)
     return Clip(
         name=name, provenance=provenance, dim=model.text_projection.shape[1],
         key=f"{sha256[:16]}-{precision}-{torch.device(device).type}", model=model,
-        preprocess=_transform(model.visual.input_resolution), device=device, precision=precision)
+        preprocess=clip.clip._transform(model.visual.input_resolution), device=device, precision=precision)

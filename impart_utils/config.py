@@ -134,7 +134,26 @@ def load_config(profile="demo", **settings):
         given["datasets"] = tuple(name.strip() for name in names if name.strip())
     config = dataclasses.replace(PROFILES[profile], **given)
     _check(config)
-    return config
+    return dataclasses.replace(
+        config, datasets=tuple(_with_full_path(name) for name in config.datasets),
+        reference=_with_full_path(config.reference), films=_with_full_path(config.films),
+        clip_checkpoint=config.clip_checkpoint and str(full_path(config.clip_checkpoint)))
+
+
+def full_path(path):
+    """An absolute path; a relative one counts from the working folder or, where it isn't there, from the clone.
+
+    Notebooks run in notebooks/, commands usually in the clone: the same setting must mean the same file.
+    """
+    path = Path(path).expanduser()
+    here = Path.cwd() / path
+    return here if here.exists() else ROOT / path
+
+
+def _with_full_path(name):
+    """"kind:PATH" with the path made absolute ("pack:A+B" holds two)."""
+    kind, colon, places = name.partition(":")
+    return kind + colon + "+".join(str(full_path(place)) for place in places.split("+")) if places else name
 
 
 def _check(config):

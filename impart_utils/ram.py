@@ -52,17 +52,21 @@ class RAM(nn.Module):
         self.image_attention = nn.ModuleList(_attention(dim, heads) for _ in range(layers))
         self.gate = nn.Parameter(torch.zeros(layers)) if gate == "zero" else None
 
-    def forward(self, image, r_img, r_txt):
-        """(b, d), (b, k, d), (b, k, d) -> (b, d), not normalized. Raises ValueError on other shapes."""
-        b, k = _check(image, r_img, r_txt, self.dim)
-        e = image.unsqueeze(1)  # (b, 1, d): one query per picture
+    def forward(self, image, r_img, r_txt, *, attend=None):
+        """(b, d), (b, k, d), (b, k, d) -> (b, d), not normalized. Raises ValueError on other shapes.
+
+        `attend` is `folded_attention` (default) or `plain_attention`: the same numbers, the first faster.
+        """
+        _check(image, r_img, r_txt, self.dim)
+        attend = attend or folded_attention
+        e = image  # (b, d): one query per picture
         for layer, (attend_text, attend_image) in enumerate(zip(self.text_attention, self.image_attention)):
             h = torch.relu(e) if layer and self.between == "relu" else e
-            text_branch = attend_text(h, r_img, r_txt, need_weights=False)[0]    # (b, 1, d)
-            image_branch = attend_image(h, r_txt, r_img, need_weights=False)[0]  # (b, 1, d)
+            text_branch = attend(attend_text, h, r_img, r_txt)    # (b, d)
+            image_branch = attend(attend_image, h, r_txt, r_img)  # (b, d)
             added = self._combine(text_branch, image_branch)
             e = h + (added if self.gate is None else self.gate[layer] * added)
-        return e.squeeze(1)  # (b, 1, d) -> (b, d)
+        return e
 
     def _combine(self, text, image):
         if self.normalize == "branch":
@@ -74,6 +78,28 @@ def _attention(dim, heads):
     return nn.MultiheadAttention(dim, heads, batch_first=True)  # no dropout, no LayerNorm, no feed-forward
 
 
+def plain_attention(attention, query, keys, values):
+    """Multi-head attention of one query per row, as torch has it: (b, d), (b, k, d), (b, k, d) -> (b, d)."""
+    return attention(query.unsqueeze(1), keys, values, need_weights=False)[0].squeeze(1)
+
+
+def folded_attention(attention, query, keys, values):
+    r"""`plain_attention` with the projections of keys and values folded into the query's side; exact.
+
+    With one query, :math:`q_h \cdot (W^K_h k_j + b^K_h) = (W^{K\top}_h q_h) \cdot k_j + \text{const}`, and the
+    constant cancels in the softmax; likewise :math:`\sum_j a_j (W^V_h v_j + b^V_h) = W^V_h \sum_j a_j v_j + b^V_h`.
+    So two products per head and query replace two per head, query *and neighbor*: k times less work there.
+    """
+    d, heads = attention.embed_dim, attention.num_heads
+    W_q, W_k, W_v = attention.in_proj_weight.view(3, heads, d // heads, d)  # each (h, e, d)
+    b_q, _, b_v = attention.in_proj_bias.view(3, heads, d // heads)         # each (h, e)
+    q = (torch.einsum("bd,hed->bhe", query, W_q) + b_q) / (d // heads) ** 0.5
+    scores = torch.einsum("bhe,hed->bhd", q, W_k) @ keys.transpose(1, 2)     # (b, h, d) @ (b, d, k) -> (b, h, k)
+    mean = scores.softmax(dim=-1) @ values                                  # (b, h, k) @ (b, k, d) -> (b, h, d)
+    per_head = torch.einsum("bhd,hed->bhe", mean, W_v) + b_v
+    return attention.out_proj(per_head.flatten(1))                          # (b, h * e) -> (b, d)
+
+
 def _check(image, r_img, r_txt, dim):
     if image.ndim != 2 or image.shape[1] != dim:
         raise ValueError(f"Expected image of shape (b, {dim}), got {tuple(image.shape)}. "
@@ -82,4 +108,3 @@ def _check(image, r_img, r_txt, dim):
         if block.ndim != 3 or block.shape != r_img.shape or block.shape[::2] != image.shape or not block.shape[1]:
             raise ValueError(f"Expected {name} of shape ({len(image)}, k, {dim}) with one k >= 1 for images and "
                              f"texts, got {tuple(block.shape)}.")
-    return r_img.shape[:2]

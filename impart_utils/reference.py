@@ -51,6 +51,11 @@ class ReferenceSet:
         """Content hash of features, captions and ids: names the set in every result."""
         return content_hash(self.image_features, self.text_features, self.captions, self.ids)
 
+    @property
+    def weights(self):
+        """Whose CLIP made the features, in words."""
+        return self.metadata.get("model", "unknown")
+
     def take(self, rows):
         """The reference set of some rows, in the order given."""
         rows = np.asarray(rows)
@@ -71,7 +76,7 @@ class ReferenceSet:
         return from_pack(load_pack(path), path)
 
     def _pack(self):
-        return Pack(self.image_features, list(self.ids), self.metadata.get("model", "unknown"),
+        return Pack(self.image_features, list(self.ids), self.weights,
                     text_features=self.text_features, captions=list(self.captions), metadata=self.metadata)
 
 

@@ -18,6 +18,14 @@ ARCHITECTURES = {
 }
 
 
+def import_clip():
+    """The package `clip`, without the deprecation warning of its one use of pkg_resources."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import clip
+    return clip
+
+
 def find_checkpoint(name, checkpoint=None):
     """The file with the weights of `name`: the given one, the tiny CLIP's, or the one in clip's own cache.
 
@@ -27,8 +35,7 @@ def find_checkpoint(name, checkpoint=None):
     MissingInput : the named model isn't on this machine; the message says how to get it.
     ValueError : an unknown name.
     """
-    import clip
-
+    clip = import_clip()
     if checkpoint is not None:
         path = Path(checkpoint).expanduser()
         if not path.is_file():
@@ -53,16 +60,13 @@ def find_checkpoint(name, checkpoint=None):
 
 def clip_cache_path(name):
     """Where clip itself keeps the named weights, so that one download serves both."""
-    from clip.clip import _MODELS
-
-    return Path.home() / ".cache" / "clip" / Path(_MODELS[name]).name
+    return Path.home() / ".cache" / "clip" / Path(import_clip().clip._MODELS[name]).name
 
 
 def official_hash(name):
     """SHA-256 of OpenAI's file for a name, or None: it is part of the address that clip itself uses."""
-    from clip.clip import _MODELS
-
-    return _MODELS[name].split("/")[-2] if name in _MODELS else None
+    models = import_clip().clip._MODELS
+    return models[name].split("/")[-2] if name in models else None
 
 
 def read_state_dict(path):
@@ -169,18 +173,17 @@ def main():
     """Fetch OpenAI's weights into clip's own cache: python -m impart_utils.sources.checkpoints "ViT-B/32"."""
     import argparse
 
-    from clip.clip import _MODELS
-
     from impart_utils.sources.download import fetch_file
 
+    models = import_clip().clip._MODELS
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("name", nargs="?", default="ViT-B/32", choices=sorted(_MODELS))
+    parser.add_argument("name", nargs="?", default="ViT-B/32", choices=sorted(models))
     name = parser.parse_args().name
     path = clip_cache_path(name)
     if path.is_file() and file_hash(path) == official_hash(name):
         print(f"{path} is there and whole.")
         return
-    fetch_file(_MODELS[name], path, sha256=official_hash(name))
+    fetch_file(models[name], path, sha256=official_hash(name))
     print(f"CLIP {name} is at {path}.")
 
 

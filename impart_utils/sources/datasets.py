@@ -121,25 +121,25 @@ def load_dataset(name, config):
     if kind in ("toy10", "toy100", "toy101") and not place:
         dataset = _toy(kind, config)
     elif kind in ("cifar10", "cifar100"):
-        dataset = _cifar(kind, Path(place).expanduser() if place else config.data_dir / "downloads")
+        dataset = _cifar(kind, Path(place) if place else config.data_dir / "downloads")
     elif kind == "caltech101":
-        dataset = _caltech(Path(place).expanduser() if place else config.data_dir / "downloads" / "caltech101")
+        dataset = _caltech(Path(place) if place else config.data_dir / "downloads" / "caltech101")
     elif kind == "folder" and place:
-        dataset = _folder(Path(place).expanduser(), name)
+        dataset = _folder(Path(place))
     else:
         raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(TITLES)}, folder:PATH, pack:FILE; "
                          "cifar10:PATH, cifar100:PATH and caltech101:PATH where the data lie elsewhere.")
     return _limited(dataset, config.limit)
 
 
-def toy_pictures(name, scene_list, config):
+def toy_pictures(scene_list, config):
     """The toy world's pictures for `scene_list`, drawn on first use and kept in data/cache."""
-    return Arrays(scenes.pictures(scene_list, cache=config.cache_dir / "toy_pictures" / f"{name}.npy"))
+    return Arrays(scenes.pictures(scene_list, cache=config.cache_dir / "toy_pictures"))
 
 
 def _toy(name, config):
     toy = scenes.test_set(name, seed=0)  # one world; `config.seed` draws references and batches, not the world
-    pictures = toy_pictures(name, toy.scenes, config)
+    pictures = toy_pictures(toy.scenes, config)
     return Dataset(name, TITLES[name], pictures, toy.labels, list(toy.class_names), list(toy.ids), len(toy.ids))
 
 
@@ -171,11 +171,11 @@ def _caltech(root):
     return dataset
 
 
-def _folder(folder, name):
+def _folder(folder):
     if not folder.is_dir():
         raise MissingInput(f"There is no folder {folder}. Give a folder that holds one folder of pictures per class.")
     classes = sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
-    dataset = _from_folders(folder, classes, name, folder.name)
+    dataset = _from_folders(folder, classes, f"folder:{folder.name}", folder.name)
     dataset.notes.append(f"a folder of {len(dataset.ids)} pictures, not a data set of the paper")
     return dataset
 

@@ -1,0 +1,47 @@
+"""Sphinx settings of the HTML book. impart_utils/run.py copies this folder, the executed notebooks and run.json
+into book/_build/source and builds there, so that the book works from file:// and without a network."""
+
+import json
+from pathlib import Path
+
+run = json.loads((Path(__file__).parent / "run.json").read_text())
+
+project = "IMPART"
+author = "The IMPART kit's authors"
+copyright = "The IMPART kit's authors, MIT license"
+html_title = f"IMPART, {run['profile']} profile"
+
+extensions = ["myst_nb", "sphinx-mathjax-offline"]
+nb_execution_mode = "off"       # the notebooks were executed by papermill
+nb_merge_streams = True
+nb_ipywidgets_js = {}           # live widgets would load their code from the web
+myst_enable_extensions = ["dollarmath", "amsmath", "substitution"]
+myst_heading_anchors = 3
+myst_substitutions = {name: run[name] for name in ("run_id", "profile", "commit", "seed")}
+
+html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files = ["impart.css"]
+html_theme_options = {
+    "home_page_in_toc": True,
+    "show_navbar_depth": 1,
+    "use_download_button": True,  # the executed notebook
+    "use_fullscreen_button": False,
+    "navbar_persistent": [],      # one search field, in the sidebar
+}
+
+
+def fold_solutions(app, docname, source):
+    """Give code cells tagged `solution` the tag that myst-nb folds: stub first, answer on request."""
+    if not docname.startswith("notebooks/"):
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        if "solution" in tags and cell["cell_type"] == "code" and "hide-cell" not in tags:
+            cell["metadata"]["tags"] = [*tags, "hide-cell"]
+    source[0] = json.dumps(notebook)
+
+
+def setup(app):
+    app.connect("source-read", fold_solutions)

@@ -1,0 +1,1 @@
+"""How well: metrics with intervals, controls, the scoreboard, the figures, exercise checks."""

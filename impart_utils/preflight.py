@@ -1,0 +1,66 @@
+"""What a run needs and this machine lacks, found before the first notebook starts."""
+
+from pathlib import Path
+
+from impart_utils.config import MissingInput
+from impart_utils.sources import checkpoints, datasets
+
+NEEDS = {  # by notebook number; 09 reads results alone
+    "00": {"clip", "datasets"}, "01": {"reference"}, "02": {"reference", "datasets"}, "03": {"reference"},
+    "04": {"reference", "datasets"}, "05": {"reference", "datasets"}, "06": {"clip", "reference", "films"}, "09": set(),
+}
+
+
+def missing_inputs(config, numbers):
+    """One message for each thing that the notebooks of these numbers need and that isn't here.
+
+    Nothing is downloaded and no model is loaded.
+
+    Parameters
+    ----------
+    config : Config;  numbers : iterable of str such as "04"
+
+    Raises
+    ------
+    ValueError, FileNotFoundError : a setting that names something unknown, or a path that isn't there.
+    """
+    needed = set().union(*(NEEDS.get(number, set()) for number in numbers))
+    checks = []
+    pictures = [name for name in config.datasets if not name.startswith("pack:")] if "datasets" in needed else []
+    if "clip" in needed or pictures or ("reference" in needed and not config.reference.startswith("pack:")):
+        checks.append(lambda: checkpoints.find_checkpoint(config.clip, config.clip_checkpoint))
+    checks += [lambda name=name: datasets.load_dataset(name, config) for name in pictures]
+    if "reference" in needed:
+        checks.append(lambda: _folder(config.reference, "captions.csv", (
+            "the reference set (a folder with captions.csv)", "notebook 01 and README, 'The paper profile', or give "
+            "features with --set reference=pack:FILE")))
+    if "films" in needed:
+        checks.append(lambda: _folder(config.films, "", (
+            "the films (a folder of clips)", "python -m impart_utils.sources.films --help, or give a folder of your own "
+            "with --set films=folder:PATH")))
+    missing = []
+    for check in checks:
+        try:
+            check()
+        except MissingInput as error:
+            missing.append(str(error))
+    return missing
+
+
+def require_inputs(config, numbers):
+    """Raise MissingInput with one message that names all that is missing and how to get each."""
+    missing = missing_inputs(config, numbers)
+    if missing:
+        listed = "\n\n".join(f"{number}. {message}" for number, message in enumerate(missing, start=1))
+        raise MissingInput(f"The {config.profile} profile can't start, nothing was downloaded. "
+                           f"Missing on this machine:\n\n{listed}\n\n"
+                           "The demo needs none of this: ./run_all.sh")
+
+
+def _folder(setting, file, words):
+    kind, _, place = setting.partition(":")
+    if kind != "folder":
+        return
+    if not (Path(place) / file).exists():
+        what, how = words
+        raise MissingInput(f"There is no {Path(place) / file}: {what}. How to get it: {how}.")

@@ -1,0 +1,238 @@
+"""Run the notebooks, keep a record of the run, build the HTML book."""
+
+import argparse
+import ast
+import dataclasses
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from impart_utils import config
+from impart_utils.run_record import peak_memory, save_record, start_record
+
+NOTEBOOKS = config.ROOT / "notebooks"
+COMMANDS = """./run_all.sh test runs the tests: what follows goes to pytest, as in ./run_all.sh test -m "not slow".
+./run_all.sh lab opens JupyterLab in notebooks/: what follows goes to JupyterLab.
+Without bash, once the kit is installed: python -m impart_utils.run, with the same arguments."""
+
+
+class Stop(Exception):
+    """Ends the run with a message for the user, without a traceback."""
+
+
+def main(arguments=None):
+    """Run one command line; returns the exit code: 0, 1 (something failed) or 130 (stopped by Ctrl-C)."""
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--profile=demo"]
+    try:
+        set_environment()
+        if command == "test":
+            return hand_over("pytest", *rest)
+        if command == "lab":
+            return hand_over("jupyterlab", f"--notebook-dir={NOTEBOOKS}", *rest)
+        if not command.startswith("-"):
+            raise Stop(f"Unknown command {command!r}. Known: test, lab, or none to run the notebooks.")
+        return run_notebooks(parse([command, *rest]))
+    except Stop as message:
+        print(message, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # nbclient's task of the stopped cell
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+def parse(arguments):
+    """The options of a run as an argparse namespace: profile, only, settings, book."""
+    parser = argparse.ArgumentParser(
+        prog="./run_all.sh", usage="./run_all.sh [test | lab] [options]", description=__doc__,
+        epilog=COMMANDS, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="demo",
+                        help="demo (default): the toy world, no network; paper: the paper's data and sizes")
+    parser.add_argument("--only", metavar="02,04", help="run these notebooks alone")
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], dest="settings",
+                        help="give a notebook parameter another value; may be repeated")
+    parser.add_argument("--no-book", action="store_false", dest="book", help="leave out the HTML book")
+    return parser.parse_args(arguments)
+
+
+def set_environment():
+    """What kernels and pytest inherit: thread counts and this environment's kernel."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ.setdefault(name, str(cores))
+    # First on the path, so that a kernel "python3" in the user's home can't stand in for this Python.
+    paths = [str(Path(sys.prefix, "share", "jupyter")), *os.environ.get("JUPYTER_PATH", "").split(os.pathsep)]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # the debugger's remark on frozen modules
+
+
+def require(*modules):
+    """Stop where a module isn't installed, and say how to install it."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise Stop(f"Not installed for {sys.executable}: {', '.join(missing)}. ./run_all.sh sets all up; "
+                   f'or, in {config.ROOT}: python -m pip install -c constraints.txt -e ".[book,test]"')
+
+
+def hand_over(module, *arguments):
+    """Run `python -m module` in the clone instead of this process; its exit code is the run's."""
+    require(module)
+    os.chdir(config.ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+def run_notebooks(options, notebooks=NOTEBOOKS):
+    """Run the chosen notebooks in order, up to the first that fails; returns 0 or raises Stop."""
+    require("papermill", "ipykernel", *(["sphinx", "myst_nb", "sphinx_book_theme"] if options.book else []))
+    paths = choose(sorted(notebooks.glob("[0-9][0-9]_*.ipynb")), options.only)
+    settings = parse_settings(options.settings)
+    parameters = assign(settings, paths, options.profile)
+    run_config = check_inputs(options.profile, settings)
+    record = start_record(run_config, settings, paths, keep_others=options.only is not None)
+    os.environ["IMPART_RUN_ID"] = record["run_id"]  # for the kernels' results
+    save_record(record, run_config)
+    run_config.executed_dir.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(paths, start=1):
+        label = f"[{number}/{len(paths)}] {path.stem} ... "
+        failure = run_notebook(path, parameters[path], run_config, record, label)
+        if failure:
+            raise Stop(f"\n{failure}\n\n{number - 1} of {len(paths)} notebooks ran, {path.stem} did not. "
+                       f"As far as it came: {run_config.executed_dir / path.name}")
+    if options.book:
+        ran = [name for name, row in record["notebooks"].items() if row["status"] == "ok"]
+        print(f"Book: {build_book(run_config, ran).as_uri()}")
+    print(f"Results: {run_config.results_dir}\nExecuted notebooks: {run_config.executed_dir}")
+    print(f"{len(paths)} of {len(paths)} notebooks ran, {time.time() - record['started']:.0f} s", flush=True)
+    return 0
+
+
+def choose(paths, only):
+    """The notebooks whose numbers `only` names ("02,4"), in order; all of them where it is None."""
+    known = {path.name[:2]: path for path in paths}
+    if not known:
+        raise Stop("Found no notebooks named like 00_name.ipynb.")
+    numbers = known if only is None else [number.strip().zfill(2) for number in only.split(",")]
+    for number in numbers:
+        if number not in known:
+            raise Stop(f"Unknown notebook {number!r}. Known: {', '.join(path.stem for path in paths)}.")
+    return [known[number] for number in sorted(set(numbers))]
+
+
+def parse_settings(pairs):
+    """["top_k=16", "limit=null"] -> {"top_k": 16, "limit": None}; what is no literal stays text."""
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise Stop(f"Expected --set NAME=VALUE, got {pair!r}.")
+        words = {"null": None, "none": None, "true": True, "false": False}
+        settings[name] = words.get(text.lower(), text)
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(text)
+            settings[name] = value if isinstance(value, (int, float, str, list, dict, type(None))) else text
+    return settings
+
+
+def assign(settings, paths, profile):
+    """The parameters of each notebook: the profile, and those of `settings` that it has."""
+    import papermill
+
+    known = {path: list(papermill.inspect_notebook(str(path))) for path in paths}
+    names = sorted({name for parameters in known.values() for name in parameters} - {"profile"})
+    where = {name: ", ".join(path.name[:2] for path in paths if name in known[path]) for name in names}
+    if "profile" in settings:
+        raise Stop("The profile has its own option: --profile demo or --profile paper.")
+    for unknown in sorted(set(settings) - set(names)):
+        listed = "; ".join(f"{name} ({numbers})" for name, numbers in where.items()) or "none"
+        raise Stop(f"No notebook of this run has a parameter {unknown!r}. Known, and where: {listed}.")
+    return {path: {"profile": profile, **{name: settings[name] for name in settings if name in known[path]}}
+            for path in paths}
+
+
+def check_inputs(profile, settings):
+    """The run's configuration; says what is wrong or missing before the first notebook starts."""
+    known = {field.name for field in dataclasses.fields(config.Config)} - {"profile"}
+    try:
+        return config.load_config(profile, **{name: settings[name] for name in settings if name in known})
+    except (ValueError, config.MissingInput) as error:
+        raise Stop(str(error)) from error
+
+
+def run_notebook(path, parameters, run_config, record, label):
+    """Execute one notebook and put its row into the record; returns what went wrong, or None."""
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source.strip()]
+    row = {"status": "stopped", "run_id": record["run_id"], "commit": record["commit"], "cells": len(code),
+           "parameters": parameters}
+    rewrite = f"\r\033[K{label}" if sys.stdout.isatty() else ""
+    executed = []
+
+    def show_cell(cell, cell_index):
+        executed.append(cell)
+        if rewrite:  # the cell that papermill injects after `parameters` isn't counted
+            print(f"{rewrite}cell {max(1, len(executed) - 1)} of {len(code)}", end="", flush=True)
+
+    print(label, end="", flush=True)
+    started, failure = time.time(), None
+    with peak_memory() as peak:
+        try:
+            papermill.execute_notebook(
+                path, run_config.executed_dir / path.name, parameters, cwd=path.parent, kernel_name="python3",
+                progress_bar=False, coalesce_streams=True, on_cell_execute=show_cell,
+                extra_arguments=["--log-level=CRITICAL"])  # the kernel's own remarks, not the notebook's
+            row["status"] = "ok"
+        except PapermillExecutionError as error:
+            failure = describe(error.exec_count, error.source, error.ename, error.evalue)
+        except DeadKernelError:
+            failure = describe(len(executed), executed[-1].source, "DeadKernelError", "the kernel died. Out of memory?")
+        finally:
+            row["status"] = "failed" if failure else row["status"]
+            row.update(seconds=round(time.time() - started, 1), peak_memory_mb=peak["mb"])
+            record["notebooks"] = dict(sorted({**record["notebooks"], path.stem: row}.items()))
+            save_record(record, run_config)
+            note = "" if row["status"] == "ok" else f", {row['status']}"
+            print(f"{rewrite}{len(code)} cells, {row['seconds']} s{note}", flush=True)
+    return failure
+
+
+def describe(number, source, name, message):
+    """A cell's failure as the user should see it; of what is missing, the message alone."""
+    if name in ("MissingInput", "SystemExit"):
+        return message
+    lines = source.splitlines()
+    shown = "\n".join([*lines[:8], *(["..."] if len(lines) > 8 else [])])
+    return f"In [{number}]:\n{textwrap.indent(shown, '    ')}\n{name}: {message}"
+
+
+def build_book(run_config, names, *, strict=False):
+    """Build these executed notebooks of the profile into book/_build/html; returns the path of index.html."""
+    build = config.output_root() / "book" / "_build"
+    source = build / "source"
+    shutil.rmtree(build, ignore_errors=True)
+    shutil.copytree(config.ROOT / "book", source, ignore=shutil.ignore_patterns("_build"))
+    shutil.copy(run_config.results_dir / "run.json", source)
+    (source / "notebooks").mkdir()
+    for name in names:
+        shutil.copy(run_config.executed_dir / f"{name}.ipynb", source / "notebooks")
+    command = [sys.executable, "-m", "sphinx", "-q", *(["-W", "--keep-going"] if strict else []),
+               "-d", build / "doctrees", source, build / "html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stderr, end="", file=sys.stderr)
+    if done.returncode:
+        raise Stop(f"The book could not be built (see above); its sources are in {source}.")
+    return build / "html" / "index.html"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,456 @@
+"""Frames by timestamp, on films whose frames carry their number as blocks; pooling; ranking."""
+
+import math
+import struct
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impart_utils import video
+from impart_utils.video import PartialFilmWarning, encode_film, pool, rank_films, sample_frames, score_films
+
+av = pytest.importorskip("av")
+
+SIZE, BITS = 64, 12
+
+
+def numbered(number):
+    """A picture that shows `number` as 3 rows of 4 blocks, white for a 1, above a mark in the lower left."""
+    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
+    for bit in range(BITS):
+        if number >> bit & 1:
+            row, column = divmod(bit, 4)
+            picture[16 * row:16 * row + 16, 16 * column:16 * column + 16] = 255
+    picture[48:, :16] = 255
+    return picture
+
+
+def number_of(picture):
+    gray = np.asarray(picture.convert("L"))
+    assert gray.shape == (SIZE, SIZE) and gray[56, 8] > 127
+    return sum(1 << bit for bit in range(BITS) if gray[16 * (bit // 4) + 8, 16 * (bit % 4) + 8] > 127)
+
+
+def make_film(path, times, *, codec="libx264", rate=25, bframes=2, last=None, options=None):
+    """A film whose n-th frame shows n and appears at times[n] seconds; `last`: how long the last stays."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width = stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 12000)
+        stream.options = {"crf": "12", "bf": str(bframes), "g": "30"} if codec == "libx264" else {}
+        packets = []
+        for number, seconds in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = round(seconds * 12000), Fraction(1, 12000)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        if last is not None:
+            packets[-1].duration = round(last / packets[-1].time_base)
+        container.mux(packets)
+    return path
+
+
+def steady(count, rate=25):
+    return [Fraction(number) / rate for number in range(count)]
+
+
+def irregular(seed=0):
+    gaps = np.random.default_rng(seed).integers(1, 30, 25)  # in steps of 1/60 s: 17 ms to half a second
+    return [Fraction(int(total), 60) for total in np.append(0, np.cumsum(gaps))]
+
+
+def on_screen(times, end, fps):
+    """The slow oracle: for every i/fps before `end`, the last frame of the whole list that has appeared."""
+    count = math.ceil((end - times[0]) * fps)
+    return [(i / fps, max(n for n, t in enumerate(times) if t - times[0] <= Fraction(i) / fps))
+            for i in range(count)]
+
+
+def decoded(path):
+    """(times, numbers, end of the last frame) of the whole film, decoded into a list first."""
+    with av.open(str(path)) as container:
+        frames = [(frame.pts * frame.time_base, number_of(frame.to_image()), frame.duration * frame.time_base)
+                  for frame in container.decode(video=0)]
+    times, numbers, lengths = zip(*frames, strict=True)
+    return times, numbers, times[-1] + lengths[-1]
+
+
+def samples(path, fps=4.0, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PartialFilmWarning)  # a whole film must not be called partial
+        return [(seconds, number_of(picture)) for seconds, picture in sample_frames(path, fps, **options)]
+
+
+def test_25_frames_a_second_sampled_at_4_gives_frames_worked_by_hand(tmp_path):
+    film = make_film(tmp_path / "film.mp4", steady(60))  # 2.4 s
+    # frame on the screen at i/4 s is floor(25 i / 4)
+    assert samples(film) == [(0, 0), (.25, 6), (.5, 12), (.75, 18), (1, 25), (1.25, 31), (1.5, 37),
+                             (1.75, 43), (2, 50), (2.25, 56)]
+
+
+def test_paper_code_takes_every_sixth_frame_at_25_and_every_fifth_at_23_976(tmp_path):
+    film = make_film(tmp_path / "pal.mp4", steady(60))
+    got = samples(film, protocol="paper_code")
+    assert [number for _, number in got] == list(range(0, 60, 6))  # 4.17 a second
+    assert [seconds for seconds, _ in got] == pytest.approx([n / 25 for n in range(0, 60, 6)], abs=1e-9)
+    ntsc = make_film(tmp_path / "film.mp4", steady(48, Fraction(24000, 1001)), rate=Fraction(24000, 1001))
+    assert [number for _, number in samples(ntsc, protocol="paper_code")] == list(range(0, 48, 5))  # 4.8
+    assert len(samples(ntsc)) == math.ceil(48 * 1001 / 24000 * 4)
+
+
+def test_paper_code_gives_an_error_where_the_papers_code_divides_by_zero(tmp_path):
+    film = make_film(tmp_path / "slow.mp4", steady(6, 3), rate=3)
+    with pytest.raises(ValueError, match="slow.mp4.*every 0th at 3 frames per second"):
+        sample_frames(film, protocol="paper_code")
+    assert [number for _, number in samples(film)] == [0, 0, 1, 2, 3, 3, 4, 5]
+    with pytest.raises(ValueError, match="Expected fps=4 with protocol='paper_code'.*got fps=2"):
+        sample_frames(film, 2, protocol="paper_code")
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm"])
+def test_irregular_frames_equal_the_oracle(tmp_path, name, bframes):
+    film = make_film(tmp_path / name, irregular(), codec="libvpx" if "webm" in name else "libx264", bframes=bframes)
+    times, numbers, end = decoded(film)
+    assert list(numbers) == list(range(26))
+    # Matroska stores milliseconds; a frame that appears exactly at a sample's time may round past it
+    assert [float(t) for t in times] == pytest.approx([float(t) for t in irregular()], abs=0.0006)
+    for fps in (4, 2.5, 30):
+        assert samples(film, fps) == on_screen(times, end, fps)
+
+
+def test_irregular_frames_count_by_their_time_on_the_screen(tmp_path):
+    film = make_film(tmp_path / "a.mp4", [0, .1, .2, .3, 2.3], last=.7, bframes=0)
+    assert samples(film, 10) == [(i / 10, number) for i, number in enumerate([0, 1, 2] + 20 * [3] + 7 * [4])]
+
+
+def test_a_matroska_film_has_no_stream_duration_and_is_sampled_to_its_end(tmp_path):
+    film = make_film(tmp_path / "a.mkv", steady(60))
+    with av.open(str(film)) as container:
+        assert container.streams.video[0].duration is None
+    assert samples(film) == on_screen(steady(60), Fraction(60, 25), 4)
+
+
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv"])
+def test_a_start_offset_is_removed(tmp_path, name):
+    film = make_film(tmp_path / name, [Fraction(3, 2) + t for t in steady(60)])
+    with av.open(str(film)) as container:
+        assert next(container.decode(video=0)).time == pytest.approx(1.5)
+    assert samples(film) == on_screen(steady(60), Fraction(60, 25), 4)
+
+
+def test_transport_stream_without_frame_durations(tmp_path):
+    film = make_film(tmp_path / "a.ts", [Fraction(n, 10) for n in range(12)])
+    assert samples(film, 10)[-1] == (1.1, 11)  # the last frame is given the length of the one before
+
+
+def test_raw_and_avi_films_store_no_or_shifted_times_but_frames_keep_their_order(tmp_path):
+    raw = make_film(tmp_path / "a.h264", steady(50))
+    assert samples(raw) == on_screen(steady(50), Fraction(2), 4)  # nothing but the rate is known
+    numbers = [number for _, number in samples(make_film(tmp_path / "a.avi", steady(50), bframes=0), 25)]
+    assert numbers == list(range(49))  # AVI counts packets: the last frame out has no time left
+
+
+def test_more_samples_than_frames_hold_each_frame(tmp_path):
+    film = make_film(tmp_path / "a.mp4", steady(3, 5), rate=5)
+    pictures = [picture for _, picture in sample_frames(film, 20)]
+    assert [number_of(picture) for picture in pictures] == 4 * [0] + 4 * [1] + 4 * [2]
+    assert pictures[0] is pictures[3] and pictures[3] is not pictures[4]
+
+
+def test_a_rate_that_floats_cannot_hold_still_hits_frame_boundaries(tmp_path):
+    film = make_film(tmp_path / "a.mp4", steady(31, 1), rate=1)  # float 0.1 is more than 1/10
+    assert samples(film, 0.1) == [(0, 0), (10, 10), (20, 20), (30, 30)]
+
+
+def test_one_frame_is_a_film(tmp_path):
+    for name in ("one.mp4", "one.mkv"):
+        assert samples(make_film(tmp_path / name, [0])) == [(0, 0)]
+
+
+def turn(path, matrix):
+    """Write `matrix` (a, b, c, d; x' = ax + cy, y' = bx + dy with y down) into the MP4's track header."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40  # version 0: 40 bytes of fields before the matrix
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    data[place:place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("matrix", "turned"), [
+    ((0, 1, -1, 0), Image.Transpose.ROTATE_270),   # right goes down: clockwise, as a phone held upright
+    ((0, -1, 1, 0), Image.Transpose.ROTATE_90),    # a quarter counter-clockwise
+    ((-1, 0, 0, -1), Image.Transpose.ROTATE_180),
+])
+def test_rotation_is_applied(tmp_path, matrix, turned):
+    film = make_film(tmp_path / "a.mp4", steady(25))
+    plain = [np.asarray(picture.transpose(turned)) for _, picture in sample_frames(film)]
+    turn(film, matrix)
+    pictures = [np.asarray(picture) for _, picture in sample_frames(film)]
+    assert len(pictures) == 4
+    np.testing.assert_array_equal(pictures, plain)
+
+
+def cut(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[:int(share * len(data))])
+    return path
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+@pytest.mark.parametrize("share", [0.6, 0.75, 0.9])
+def test_a_cut_film_gives_its_good_frames_and_a_warning(tmp_path, share, bframes):
+    film = make_film(tmp_path / "a.mp4", steady(250), options={"movflags": "faststart"}, bframes=bframes)
+    whole = samples(film)
+    with pytest.warns(PartialFilmWarning, match=r"a.mp4 is partial: a cut or damaged packet.* were kept"):
+        got = [(seconds, number_of(picture)) for seconds, picture in sample_frames(cut(film, share))]
+    assert 8 <= len(got) < len(whole)
+    assert got == whole[:len(got)]
+
+
+def test_the_pictures_come_before_the_warning(tmp_path):
+    film = cut(make_film(tmp_path / "a.mp4", steady(250), options={"movflags": "faststart"}), 0.8)
+    frames = sample_frames(film)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert number_of(next(frames)[1]) == 0  # one pass: the end of the film isn't read yet
+    with pytest.warns(PartialFilmWarning):
+        list(frames)
+
+
+def test_a_cut_matroska_film_ends_silently_but_is_known_by_its_declared_end(tmp_path):
+    film = cut(make_film(tmp_path / "a.mkv", steady(250), bframes=0), 0.6)
+    problems = []
+    got = [(seconds, number_of(picture)) for seconds, picture in sample_frames(film, problems=problems)]
+    assert got == on_screen(steady(250), Fraction(10), 4)[:len(got)] and 8 <= len(got) < 40
+    assert len(problems) == 1 and "declared to last 10.00 s" in problems[0]
+
+
+def test_a_damaged_packet_ends_the_film_there(tmp_path):
+    film = make_film(tmp_path / "a.mp4", steady(250), bframes=0)
+    with av.open(str(film)) as container:  # frames 0 and 150 have a key frame before; spoil packet 160
+        packet = [packet for packet in container.demux(video=0) if packet.pts is not None][160]
+        place, size = packet.pos, packet.size
+    data = bytearray(film.read_bytes())
+    data[place:place + size] = bytes([0xFF] * size)
+    film.write_bytes(data)
+    problems = []
+    got = [number_of(picture) for _, picture in sample_frames(film, problems=problems)]
+    assert got == [math.floor(6.25 * i) for i in range(len(got))] and 150 < 6.25 * len(got) <= 167
+    assert len(problems) == 1 and "Invalid data" in problems[0]
+
+
+def test_a_film_without_its_index_is_an_error(tmp_path):
+    film = make_film(tmp_path / "a.mp4", steady(100))  # the index ("moov") of an MP4 lies at the end
+    data = film.read_bytes()
+    film.write_bytes(data[:data.rindex(b"moov") - 4])
+    with pytest.raises(ValueError, match=r"a.mp4 is not a film, or its index is lost \(a download cut short"):
+        sample_frames(film)
+    film.write_bytes(data[:data.rindex(b"moov") + 300])
+    with pytest.raises(ValueError, match=r"a.mp4 is not a film: no video stream \(sound alone"):
+        sample_frames(film)
+
+
+def test_a_film_without_one_good_frame_is_an_error(tmp_path):
+    film = make_film(tmp_path / "a.mp4", steady(10), bframes=0)
+    with av.open(str(film)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.pts is not None]
+    data = bytearray(film.read_bytes())
+    for place, size in packets:
+        data[place:place + size] = bytes([0xFF] * size)
+    film.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a.mp4: not one frame could be decoded \(Invalid data"):
+        list(sample_frames(film))
+
+
+def make_sound(path, *, cover):
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=44100, layout="mono")
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width = picture.height = SIZE
+            picture.pix_fmt, picture.disposition = "yuvj420p", av.stream.Disposition.attached_pic
+            frame = av.VideoFrame.from_ndarray(numbered(5), format="rgb24")
+            frame.pts = 0
+            container.mux([*picture.encode(frame), *picture.encode(None)])
+        for block in range(10):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * block
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("cover", [False, True])
+def test_sound_alone_is_not_a_film_even_with_a_cover_picture(tmp_path, cover):
+    with pytest.raises(ValueError, match="song.mp4 is not a film: no video stream"):
+        sample_frames(make_sound(tmp_path / "song.mp4", cover=cover))
+
+
+def test_what_is_not_a_film_is_an_error_that_names_it(tmp_path):
+    names = ("page.mp4", "notes.txt", "photo.png", "empty.mp4")
+    page, text, photo, empty = (tmp_path / name for name in names)
+    page.write_text("<html><body>This video isn't available anymore</body></html>")
+    text.write_text("FFmpeg would play this as a film of letters\n" * 30)
+    Image.new("RGB", (64, 64)).save(photo)
+    empty.touch()
+    for path, words in ((page, "page.mp4 is not a film"), (text, "notes.txt is not a film.*'tty'"),
+                        (photo, "photo.png is not a film.*'png_pipe'"),
+                        (empty, "empty.mp4 is empty, not a film"), (tmp_path, "is a folder, not a film")):
+        with pytest.raises(ValueError, match=words):
+            sample_frames(path)
+    with pytest.raises(FileNotFoundError, match="There is no film at .*gone.mp4"):
+        sample_frames(tmp_path / "gone.mp4")
+
+
+def test_a_title_with_a_colon_is_a_file_and_no_protocol(tmp_path, monkeypatch):
+    make_film(tmp_path / "film.mp4", steady(5)).rename(tmp_path / "Mission: Paris.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert samples("Mission: Paris.mp4") == [(0, 0)]
+
+
+@pytest.mark.parametrize("fps", [0, -1, math.nan, math.inf])
+def test_a_rate_must_be_positive(tmp_path, fps):
+    with pytest.raises(ValueError, match="Expected fps > 0"):
+        sample_frames(tmp_path / "a.mp4", fps)
+
+
+def test_an_unknown_protocol_lists_the_known(tmp_path):
+    with pytest.raises(ValueError, match="Unknown protocol 'opencv'. Known protocols: timestamps, paper"):
+        sample_frames(tmp_path / "a.mp4", protocol="opencv")
+
+
+def test_encode_film_in_batches_equals_frame_by_frame(tmp_path):
+    film, sizes = make_film(tmp_path / "a.mp4", steady(60)), []
+
+    def encode(pictures):
+        sizes.append(len(pictures))
+        return np.array([[number_of(picture), 1.0] for picture in pictures])
+
+    got = encode_film(encode, film, batch_size=4)
+    assert sizes == [4, 4, 2]
+    assert got.frame_features.dtype == np.float32 and got.partial == ""
+    assert list(zip(got.timestamps, got.frame_features[:, 0], strict=True)) == samples(film)
+
+
+def test_encode_film_says_in_words_that_a_film_is_partial(tmp_path):
+    film = cut(make_film(tmp_path / "a.mp4", steady(250), options={"movflags": "faststart"}), 0.8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = encode_film(lambda pictures: np.ones((len(pictures), 2)), film)
+    assert "a.mp4 is partial" in got.partial and len(got.timestamps) == len(got.frame_features) < 40
+
+
+# ---- pooling and ranking -----------------------------------------------------------------------------
+
+def test_pooling_worked_by_hand():
+    frames = np.array([[10, 0], [0, 1]], np.float32)
+    np.testing.assert_allclose(pool(frames), [5, 0.5])            # the long vector rules
+    np.testing.assert_allclose(pool(frames, "mean_unit"), [0.5, 0.5])
+    assert pool(frames).dtype == np.float32
+
+
+def test_the_two_means_agree_on_unit_frames_and_one_frame_is_its_own_mean():
+    frames = np.random.default_rng(0).normal(size=(7, 5))
+    unit = frames / np.linalg.norm(frames, axis=1, keepdims=True)
+    np.testing.assert_allclose(pool(unit), pool(frames, "mean_unit"), rtol=1e-6)
+    np.testing.assert_allclose(pool(frames[:1]), frames[0], rtol=1e-6)
+
+
+def test_pooling_that_needs_a_query_says_where_to_go():
+    with pytest.raises(ValueError, match="Unknown pooling 'max'. Known: mean_raw, mean_unit; with a query"):
+        pool(np.ones((2, 2)), "max")
+    with pytest.raises(ValueError, match=r"Expected frame_features of shape \(rows, d\).*got \(0, 4\)"):
+        pool(np.zeros((0, 4)))
+    with pytest.raises(ValueError, match="Row 1 of frame_features is zero or not finite"):
+        pool(np.array([[1.0, 2.0], [np.nan, 1.0]]))
+
+
+def cosine(a, b):
+    return float(np.dot(a, b) / math.sqrt(np.dot(a, a) * np.dot(b, b)))
+
+
+def slow_score(query, frames, how, tau):
+    """One query and one film, frame by frame, after the formulas."""
+    cosines = [cosine(query, frame) for frame in frames]
+    units = [frame / math.sqrt(np.dot(frame, frame)) for frame in frames]
+    if how == "max":
+        return max(cosines)
+    if how == "query_scored":
+        return cosine(query, sum(math.exp(value / tau) * unit for value, unit in zip(cosines, units, strict=True)))
+    return cosine(query, sum(frames if how == "mean_raw" else units) / len(frames))
+
+
+@pytest.mark.parametrize("how", video.POOLINGS)
+def test_scores_equal_the_loop(how):
+    rng = np.random.default_rng(1)
+    queries = rng.normal(size=(3, 6)) * [[1], [10], [0.1]]
+    films = [rng.normal(size=(frames, 6)) * rng.uniform(1, 10, (frames, 1)) for frames in (1, 4, 9)]
+    got = score_films(queries, films, how, tau=0.3)
+    assert got.shape == (3, 3) and got.dtype == np.float32
+    slow = [[slow_score(query, frames, how, 0.3) for frames in films] for query in queries]
+    np.testing.assert_allclose(got, slow, atol=2e-6)
+
+
+def test_query_scored_lies_between_the_best_frame_and_the_mean():
+    rng = np.random.default_rng(2)
+    queries, films = rng.normal(size=(4, 8)), [rng.normal(size=(12, 8)) for _ in range(3)]
+    np.testing.assert_allclose(score_films(queries, films, "query_scored", tau=1e-4),
+                               score_films(queries, films, "max"), atol=1e-5)
+    np.testing.assert_allclose(score_films(queries, films, "query_scored", tau=1e4),
+                               score_films(queries, films, "mean_unit"), atol=1e-4)
+
+
+def test_score_films_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="Unknown pooling 'median'. Known: mean_raw, mean_unit, max, query"):
+        score_films(np.ones((1, 2)), [np.ones((1, 2))], "median")
+    with pytest.raises(ValueError, match="at least one film and tau > 0, got 0 films"):
+        score_films(np.ones((1, 2)), [])
+    with pytest.raises(ValueError, match="tau=0"):
+        score_films(np.ones((1, 2)), [np.ones((1, 2))], "query_scored", tau=0)
+
+
+def test_ranking_worked_by_hand_whatever_the_norms():
+    queries = np.array([[2.0, 0.0], [0.0, 0.1]])
+    films = np.array([[0.0, 5.0], [100.0, 0.0], [3.0, 4.0]])
+    similarities, order = rank_films(queries, films)
+    np.testing.assert_allclose(similarities, [[0, 1, 0.6], [1, 0, 0.8]], atol=1e-6)
+    assert order.tolist() == [[1, 2, 0], [0, 2, 1]]
+
+
+def test_equal_films_are_ordered_by_row():
+    rng = np.random.default_rng(3)
+    film = rng.normal(size=64)
+    same = np.outer([1, 7, 0.3, 2, 5], film)
+    films = np.concatenate([rng.normal(size=(3, 64)), same, rng.normal(size=(3, 64))])
+    similarities, order = rank_films(film[None] + 0.1, films.astype(np.float32))
+    assert len(set(similarities[0, 3:8].tolist())) == 1  # one film five times, scaled: exactly equal
+    assert order[0, :5].tolist() == [3, 4, 5, 6, 7]
+
+
+def test_ranking_leaves_its_input_alone():
+    films = np.full((2, 2), 3.0)
+    rank_films(films, films)
+    assert (films == 3).all()
+
+
+@pytest.mark.parametrize(("queries", "films", "words"), [
+    (np.ones((1, 3)), np.ones((2, 4)), r"one dimension, got \(1, 3\) and \(2, 4\)"),
+    (np.array([[1, np.nan]]), np.ones((2, 2)), "Row 0 of query_features is zero or not finite"),
+    (np.ones((1, 2)), np.array([[1, 1], [np.inf, 1]]), "Row 1 of film_features is zero or not finite"),
+    (np.ones((1, 2)), np.array([[1.0, 1], [1, 2], [0, 0]]), "Row 2 of film_features is zero or not finite"),
+    (np.ones(2), np.ones((2, 2)), r"Expected query_features of shape \(rows, d\)"),
+    (np.ones((1, 2)), np.ones((0, 2)), r"Expected film_features of shape \(rows, d\) with at least one row"),
+])
+def test_ranking_refuses_bad_features(queries, films, words):
+    with pytest.raises(ValueError, match=words):
+        rank_films(queries, films)
+
+
+def test_best_first_refuses_nan():
+    with pytest.raises(ValueError, match="without NaN"):
+        video.best_first(np.array([[0.1, np.nan]]))

@@ -9,6 +9,7 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 VENV=${IMPART_VENV:-$ROOT/.venv}
+case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac
 EXTRAS="[book,test]"   # both commands install both, so that they share one set-up
 NEEDED_GB=10           # the environment takes about 7 GB, most of it torch; pip needs room to unpack
 
@@ -23,16 +24,18 @@ version_of() {
 
 # Prints the first Python of at least 3.11. python3 comes first: it is what the user has chosen.
 find_python() {
-    local found="" names="python3 python3.11 python3.12 python3.13 python" name version
-    for name in ${PYTHON:-$names}; do                # a Python asked for is not replaced by another
-        version=$(version_of "$name") || continue    # not there, or a stand-in that can't run
+    local found="" name version
+    set -- python3 python3.11 python3.12 python3.13 python
+    if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; fi   # one that is asked for is not replaced by another
+    for name in "$@"; do
+        version=$(version_of "$name") || continue        # not there, or a stand-in that can't run
         case $version in
             3.1[1-9].* | 3.[2-9][0-9].*) echo "$name"; return ;;
         esac
         found="$found${found:+, }$name is $version"
     done
-    [ -n "$found" ] || found="${PYTHON:-no Python} was not found"
-    fail "IMPART needs Python 3.11 or newer (tried: 3.11 to 3.13), but $found." \
+    if [ -z "$found" ]; then found="${PYTHON:+$PYTHON was not found}"; fi
+    fail "IMPART needs Python 3.11 or newer, but ${found:-no Python was found}." \
          "Install Python 3.11 or newer, or name one: PYTHON=/path/to/python3.11 ./run_all.sh"
 }
 

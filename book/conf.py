@@ -1,5 +1,8 @@
-"""Sphinx settings of the HTML book. impart_utils/run.py copies this folder, the executed notebooks and run.json
-into book/_build/source and builds there, so that the book works from file:// and without a network."""
+"""Sphinx settings of the HTML book, which works from file:// and without a network.
+
+impart_utils/run.py copies this folder, the executed notebooks and run.json into book/_build/source and
+builds there.
+"""
 
 import json
 from pathlib import Path
@@ -31,8 +34,8 @@ html_theme_options = {
 }
 
 
-def fold_solutions(app, docname, source):
-    """Give code cells tagged `solution` the tag that myst-nb folds: stub first, answer on request."""
+def prepare_cells(app, docname, source):
+    """Fold cells tagged `solution` (stub first, answer on request); drop what a removed progress bar left."""
     if not docname.startswith("notebooks/"):
         return
     notebook = json.loads(source[0])
@@ -40,8 +43,10 @@ def fold_solutions(app, docname, source):
         tags = cell["metadata"].get("tags", [])
         if "solution" in tags and cell["cell_type"] == "code" and "hide-cell" not in tags:
             cell["metadata"]["tags"] = [*tags, "hide-cell"]
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [output for output in cell["outputs"] if "".join(output.get("text", "-")).strip()]
     source[0] = json.dumps(notebook)
 
 
 def setup(app):
-    app.connect("source-read", fold_solutions)
+    app.connect("source-read", prepare_cells)

@@ -32,7 +32,7 @@ def missing_inputs(config, numbers):
     checks += [lambda name=name: datasets.load_dataset(name, config) for name in pictures]
     if "reference" in needed:
         checks.append(lambda: _folder(config.reference, "captions.csv", (
-            "the reference set (a folder with captions.csv)", "notebook 01 and README, 'The paper profile', or give "
+            "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build --help, or give "
             "features with --set reference=pack:FILE")))
     if "films" in needed:
         checks.append(lambda: _folder(config.films, "", (

@@ -1,6 +1,7 @@
 """The reference set: image-text pairs as features, and Eq. 1 applied with it from end to end."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -163,3 +164,80 @@ def vanilla_features(image_features, references, *, top_k=8, image_weight=0.5, t
         _, neighbor_indices = Retriever(references.image_features).search(image_features, top_k)
     v, R_img, R_txt = scaled(image_features, references, scale)
     return augment_fused(v, neighbor_indices, R_img, R_txt, image_weight=image_weight, text_weight=text_weight)
+
+
+def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, ids=None, retry=False, **download):
+    """Fetch `pairs` pictures of a metadata list and write them with their captions as a reference folder.
+
+    Rows are tried in a seeded order until enough pictures are good, so that 1000 means 1000; after a kill
+    the same call goes on where it was. The same metadata and the same pictures alive give the same set.
+
+    Parameters
+    ----------
+    metadata : path of a list that `sources.metadata.read_metadata` reads, such as the paper's csv
+    folder : where pictures, manifest.csv, captions.csv and card.md go; `folder:FOLDER` is then a reference
+    pairs : int;  seed : int, of the order;  how : "paper" or "full", cleaning of captions
+    licenses : set of codes such as {"by", "by-sa"}, or None for all
+    ids : OpenAI's list of YFCC15M's photos (path), optional: it adds hashes, by which a mirror is asked
+    retry : bool, try rows again that failed before
+    **download : further arguments of `sources.download.download_pictures`, such as per_host
+
+    Returns
+    -------
+    rows : DataFrame with file, caption, id, license, page; fewer than `pairs` where the list is used up
+    """
+    import pandas as pd
+
+    from impart_utils.sources.download import commons_url, download_pictures
+    from impart_utils.sources.features import atomic_path
+    from impart_utils.sources.metadata import captions, data_card, join_ids, license_code, read_metadata, seeded_order
+
+    frame = read_metadata(metadata)
+    frame = frame if ids is None else join_ids(frame, ids)
+    table = captions(frame, how, licenses=licenses)
+    order = [row for row in seeded_order(frame, seed) if not table["reason"].iloc[row]]
+    wanted = frame.iloc[order].assign(fallbackurl=[commons_url(name) if name else "" for name in frame["hash"].iloc[order]])
+    manifest = download_pictures(wanted, folder, wanted=pairs, retry=retry, **download)
+    position = {frame["photoid"].iloc[row]: row for row in order}
+    good = [row for row in manifest if row["state"] == "ok"]
+    kept = [position[row["id"]] for row in good]
+    rows = pd.DataFrame({"file": [row["file"] for row in good], "caption": list(table["caption"].iloc[kept]),
+                         "id": [row["id"] for row in good],
+                         "license": [license_code(url) for url in frame["licenseurl"].iloc[kept]],
+                         "page": list(frame["pageurl"].iloc[kept])})
+    with atomic_path(Path(folder) / "captions.csv") as temporary:
+        rows.to_csv(temporary, index=False)
+    if kept:
+        card = data_card(frame, kept, table, source=metadata, seed=seed, how=how,
+                         states={row["id"]: row["state"] for row in manifest})
+        with atomic_path(Path(folder) / "card.md") as temporary:
+            temporary.write_text(card)
+    return rows
+
+
+def main():
+    """Build a reference set: python -m impart_utils.reference build --metadata FILE --out FOLDER."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m impart_utils.reference", description=main.__doc__)
+    command = parser.add_subparsers(dest="command", required=True).add_parser("build", help=build.__doc__.splitlines()[0])
+    command.add_argument("--metadata", required=True, help="the paper's csv, YFCC100M's tab file, or parquet")
+    command.add_argument("--ids", help="OpenAI's id list, which adds hashes for the mirror")
+    command.add_argument("--pairs", type=int, default=1000)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--captions", choices=["paper", "full"], default="paper")
+    command.add_argument("--licences", help="codes to keep, such as by,by-sa; all otherwise")
+    command.add_argument("--per-host", type=float, default=2.0, help="requests per second to one host")
+    command.add_argument("--retry", action="store_true", help="try rows again that failed before")
+    command.add_argument("--out", default="data/reference/yfcc")
+    given = parser.parse_args()
+    print(f"{given.pairs} pictures at {given.per_host:g} per second and host: "
+          f"about {given.pairs / given.per_host / 60:.0f} minutes for one host.")
+    rows = build(given.metadata, given.out, pairs=given.pairs, seed=given.seed, how=given.captions, ids=given.ids,
+                 licenses=set(given.licences.split(",")) if given.licences else None, retry=given.retry,
+                 per_host=given.per_host)
+    print(f"{len(rows)} of {given.pairs} pairs are in {given.out}; what became of each row: manifest.csv there.")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from impart_utils import config
 from impart_utils.run_record import peak_memory, save_record, start_record
 
 NOTEBOOKS = config.ROOT / "notebooks"
-COMMANDS = """./run_all.sh test runs the tests: what follows goes to pytest, as in ./run_all.sh test -m "not slow".
+COMMANDS = """./run_all.sh test runs the tests: what follows goes to pytest, for example -m "not slow".
 ./run_all.sh lab opens JupyterLab in notebooks/: what follows goes to JupyterLab.
 Without bash, once the kit is installed: python -m impart_utils.run, with the same arguments."""
 
@@ -63,13 +63,15 @@ def parse(arguments):
 
 
 def set_environment():
-    """What kernels and pytest inherit: thread counts and this environment's kernel."""
+    """What kernels and pytest inherit: thread counts, this environment's kernel, the folder of outputs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ.setdefault(name, str(cores))
     # First on the path, so that a kernel "python3" in the user's home can't stand in for this Python.
     paths = [str(Path(sys.prefix, "share", "jupyter")), *os.environ.get("JUPYTER_PATH", "").split(os.pathsep)]
     os.environ["JUPYTER_PATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))
+    if "IMPART_OUTPUT" in os.environ:
+        os.environ["IMPART_OUTPUT"] = os.path.abspath(os.environ["IMPART_OUTPUT"])
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # the debugger's remark on frozen modules
 
 
@@ -94,7 +96,10 @@ def run_notebooks(options, notebooks=NOTEBOOKS):
     paths = choose(sorted(notebooks.glob("[0-9][0-9]_*.ipynb")), options.only)
     settings = parse_settings(options.settings)
     parameters = assign(settings, paths, options.profile)
-    run_config = check_inputs(options.profile, settings)
+    run_config = check_inputs(options.profile, settings, paths)
+    for given in parameters.values():  # relative paths count from here, the notebooks run in their own folder
+        given.update({name: ",".join(value) if isinstance(value, tuple) else value
+                      for name, value in vars(run_config).items() if given.get(name) is not None})
     record = start_record(run_config, settings, paths, keep_others=options.only is not None)
     os.environ["IMPART_RUN_ID"] = record["run_id"]  # for the kernels' results
     save_record(record, run_config)
@@ -156,13 +161,18 @@ def assign(settings, paths, profile):
             for path in paths}
 
 
-def check_inputs(profile, settings):
+def check_inputs(profile, settings, paths):
     """The run's configuration; says what is wrong or missing before the first notebook starts."""
     known = {field.name for field in dataclasses.fields(config.Config)} - {"profile"}
     try:
-        return config.load_config(profile, **{name: settings[name] for name in settings if name in known})
-    except (ValueError, config.MissingInput) as error:
+        run_config = config.load_config(profile, **{name: settings[name] for name in known & set(settings)})
+        if not run_config.is_toy:
+            from impart_utils.preflight import require_inputs
+
+            require_inputs(run_config, [path.name[:2] for path in paths])
+    except (ValueError, FileNotFoundError, config.MissingInput) as error:
         raise Stop(str(error)) from error
+    return run_config
 
 
 def run_notebook(path, parameters, run_config, record, label):
@@ -195,7 +205,7 @@ def run_notebook(path, parameters, run_config, record, label):
         except PapermillExecutionError as error:
             failure = describe(error.exec_count, error.source, error.ename, error.evalue)
         except DeadKernelError:
-            failure = describe(len(executed), executed[-1].source, "DeadKernelError", "the kernel died. Out of memory?")
+            failure = describe(len(executed), executed[-1].source, "DeadKernelError", "out of memory?")
         finally:
             row["status"] = "failed" if failure else row["status"]
             row.update(seconds=round(time.time() - started, 1), peak_memory_mb=peak["mb"])

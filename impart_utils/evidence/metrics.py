@@ -31,13 +31,14 @@ def ranks(similarities, truth):
     """
     similarities, truth = np.asarray(similarities, dtype=np.float64), np.asarray(truth)
     if similarities.ndim != 2 or truth.shape != similarities.shape[:1]:
-        raise ValueError(f"Expected similarities (q, f) and truth (q,), got {similarities.shape} and {truth.shape}.")
+        raise ValueError(f"Expected similarities (q, f) and truth (q,), got {similarities.shape} and "
+                         f"{truth.shape}.")
     q, f = similarities.shape
     if not np.issubdtype(truth.dtype, np.integer):
         raise ValueError(f"Expected truth to hold whole numbers, columns of similarities; got {truth.dtype}.")
     nan = np.flatnonzero(np.isnan(similarities).any(axis=1))
     if nan.size:
-        raise ValueError(f"Row {nan[0]} of similarities holds NaN, which has no rank. Encode that query again.")
+        raise ValueError(f"Row {nan[0]} of similarities holds NaN, which has no rank. Encode it again.")
     if q and (truth.min() < 0 or truth.max() >= f):
         raise ValueError(f"Expected truth from 0 to {f - 1}, got {truth.min()} to {truth.max()}.")
     own = similarities[np.arange(q), truth][:, None]  # (q, 1)
@@ -120,8 +121,8 @@ def wilson(correct, n, confidence=0.95):
         Not for a mean over classes: see `mean_per_class_interval`.
     """
     if n != int(n) or correct != int(correct) or not 0 <= correct <= n or n < 1:
-        raise ValueError(f"Expected whole numbers with 0 <= correct <= n and n >= 1, got correct={correct}, n={n}. "
-                         "An accuracy needs at least one item.")
+        raise ValueError(f"Expected whole numbers with 0 <= correct <= n and n >= 1, got correct={correct}, "
+                         f"n={n}. An accuracy needs at least one item.")
     z, p = _z(confidence), correct / n
     center = p + z**2 / (2 * n)
     half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
@@ -183,8 +184,8 @@ def mean_per_class_interval(correct, labels, *, resamples=2000, seed=0, confiden
     _, which = np.unique(labels, return_inverse=True)
     sizes = np.bincount(which)                            # (c,)
     shares = np.bincount(which, weights=correct) / sizes  # (c,)
-    draws = np.random.default_rng(seed).binomial(sizes, shares, size=(resamples, len(sizes)))  # (resamples, c)
-    return _percentiles((draws / sizes).mean(axis=1), confidence)
+    draws = np.random.default_rng(seed).binomial(sizes, shares, size=(resamples, len(sizes)))
+    return _percentiles((draws / sizes).mean(axis=1), confidence)  # (resamples, c) -> (resamples,)
 
 
 # ---- Two methods on the same items -------------------------------------------------------------
@@ -281,7 +282,8 @@ def equivalence_of_counts(b, c, n, margin=0.01):
     r"""Two one-sided tests (TOST) at 5 % each, read off the 90 % interval of the paired difference.
 
     The interval is Wald's with half a picture added to each of the four cells (Agresti & Min 2005), so
-    that it keeps a width where the methods never disagree: with :math:`b' = b + 1/2, c' = c + 1/2, n' = n + 2`,
+    that it keeps a width where the methods never disagree: with
+    :math:`b' = b + 1/2,\; c' = c + 1/2,\; n' = n + 2`,
 
     .. math:: \frac{b' - c'}{n'} \pm 1.645 \, \frac{1}{n'} \sqrt{b' + c' - (b' - c')^2 / n'}
 
@@ -317,7 +319,8 @@ def holm(p_values):
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"Expected p-values (m,) from 0 to 1, got {p.tolist()}.")
     order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))  # smallest times m, next times m - 1, …
+    # the smallest times m, the next times m - 1, …, and never below the one before
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
@@ -344,8 +347,8 @@ def _groups(clusters, n):
             raise ValueError(f"Expected one cluster label for each of {n} items, got shape {labels.shape}.")
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     if len(groups) < 2:
-        kind, remedy = ("items", "Take more.") if clusters is None else ("clusters", "Take more, or resample items.")
-        raise ValueError(f"Expected at least two {kind} to resample, got {len(groups)}: one has no spread. {remedy}")
+        kind = "items" if clusters is None else "clusters (without `clusters` items are resampled)"
+        raise ValueError(f"Expected at least two {kind} to resample, got {len(groups)}: one has no spread.")
     return groups
 
 

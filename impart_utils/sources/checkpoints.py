@@ -159,11 +159,12 @@ def verify(state_dict, path, name, *, sha256, allow_unverified=False):
             f"Known: {', '.join(f'{key} {value}' for key, value in ARCHITECTURES.items())}.")
     if name == TINY and Path(path) == TINY_PATH:
         return "the kit's tiny CLIP (toy world)"
-    if sha256 == official_hash(name):
+    official = official_hash(name) or "none: no such file is OpenAI's"
+    if sha256 == official:
         return f"OpenAI {name}"
     if not allow_unverified:
         raise ValueError(
-            f"{path} isn't OpenAI's file for {name}: its SHA-256 begins {sha256[:12]}, OpenAI's {official_hash(name)[:12]}. "
+            f"{path} isn't OpenAI's file for {name}: its SHA-256 begins {sha256[:12]}, OpenAI's {official[:12]}. "
             "Its activation function can't be read off the weights, so features may be silently wrong. To use it all the "
             "same, and have that named in every result: --set allow_unverified_clip=True")
     return f"unverified weights of {name}'s architecture, SHA-256 {sha256[:12]}"

@@ -82,8 +82,8 @@ def _text_rows(path):
                          f"{len(first)}. A file of three is an id list: read it with read_ids.")
     for name in ("photoid", "description", "downloadurl"):
         if name not in names:
-            raise ValueError(f"{path}: no column {name} in the first line, {first[0][:60]!r}. Known: csv with "
-                             "YFCC's column names there, YFCC100M's tab-separated file, parquet.")
+            raise ValueError(f"{path}: no column {name} in the first line, {first[0][:60]!r}. Known: csv "
+                             "with YFCC's column names there, YFCC100M's tab-separated file, parquet.")
     return names, _lines(path, header=len(first) == 1)
 
 
@@ -248,6 +248,8 @@ def data_card(frame, kept, table, *, source, seed, how="paper", states=None, cou
     its order; source the metadata's path; states, photo id -> the downloader's state of the rows tried;
     count_tokens, caption -> its number of CLIP tokens with start and end.
     """
+    if not len(kept):
+        raise ValueError("Expected at least one kept row, got none. See the reasons in table and states.")
     rows, texts, states = frame.iloc[kept], list(table["caption"].iloc[kept]), states or {}
     fate = np.array([reason or states.get(photo, "not needed")
                      for reason, photo in zip(table["reason"], frame["photoid"], strict=True)], dtype=object)
@@ -259,8 +261,8 @@ def data_card(frame, kept, table, *, source, seed, how="paper", states=None, cou
             f"- Source: {Path(source).name}, SHA-256 {file_hash(source)}, {len(frame)} rows read",
             f"- Order: by SHA-256 of seed {seed} and photo id; captions: cleaning \"{how}\"",
             f"- Hash of the set (ids and captions in order): {content_hash(list(rows['photoid']), texts)}",
-            f"- Words per caption: median {np.median(words):g}, mean {words.mean():.1f}, maximum {words.max()}; "
-            f"captions without any: {np.sum(words == 0)}"]
+            f"- Words per caption: median {np.median(words):g}, mean {words.mean():.1f}, maximum "
+            f"{words.max()}; captions without any: {np.sum(words == 0)}"]
     if count_tokens:
         card.append(f"- Captions over CLIP's 77 tokens: {sum(count_tokens(text) > 77 for text in texts)}")
     card.append(f"- People: {rows['uid'].nunique()}; the five with most pictures have "

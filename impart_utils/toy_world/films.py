@@ -111,8 +111,8 @@ def _read(folder, seed):
     if {name: known.get(name) for name in record} != record:
         path.unlink(missing_ok=True)  # it must not vouch for what is written from here on
         return [], record
-    films = [Film(**{**row, "path": folder / row["path"], "scenes": [FilmScene(**scene) for scene in row["scenes"]]})
-             for row in known["films"]]
+    films = [Film(**{**row, "path": folder / row["path"],
+                     "scenes": [FilmScene(**scene) for scene in row["scenes"]]}) for row in known["films"]]
     return (films if all(film.path.exists() for film in films) else []), record
 
 
@@ -144,8 +144,9 @@ def _shots(movie, clip, seed):
     shots = []
     for number, (who, with_object) in enumerate(plan):
         color, shape = (rng.choice(movie.colors), next(shapes)) if with_object else (None, None)
-        frames = rng.randint(25, 37) if len(plan) == 4 else rng.randint(20, 30)  # 1.6 to 3 s, 8 to 12 s in all
-        shots.append(_Shot(who, color, shape, rng.choice(movie.surroundings), frames, f"shot {seed}-{number}"))
+        frames = rng.randint(*((25, 37) if len(plan) == 4 else (20, 30)))  # 1.6 to 3 s; 8 to 12 s in all
+        place = rng.choice(movie.surroundings)
+        shots.append(_Shot(who, color, shape, place, frames, f"shot {seed}-{number}"))
     return shots
 
 
@@ -188,7 +189,9 @@ def _write(path, shots, style):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width = stream.height = SIZE
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "20", "preset": "veryfast"}
+        # mbtree off: on pictures this small it reads memory it never wrote, and films differ from run to run
+        stream.options = {"crf": "20", "preset": "veryfast", "x264-params": "mbtree=0"}
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # more only cost time on pictures this small
         for shot in shots:
             for picture in _pictures(shot, style):
@@ -198,27 +201,37 @@ def _write(path, shots, style):
 
 def _pictures(shot, style):
     """One picture per frame: person and object drift and sway before a still background."""
-    rng, fine, look = random.Random(shot.seed), 2 * SIZE, world.STYLES[style]  # drawn twice as large, for smooth edges
+    rng, fine = random.Random(shot.seed), 2 * SIZE  # drawn twice as large, for smooth edges
     background = world.draw_surrounding(shot.surrounding, fine, rng)
-    movers, both = [], shot.who is not None and shot.shape is not None
-    sides = rng.sample((0.27, 0.73), 2) if both else [0.5, 0.5]
-    for thing, side in zip((shot.who, shot.shape), sides, strict=True):
-        if thing:
-            movers.append({"thing": thing, "radius": rng.uniform(0.24, 0.28) if both else rng.uniform(0.31, 0.38),
-                           "x": side, "y": rng.uniform(0.47, 0.53), "mirrored": rng.random() < 0.5,
-                           "drift": [rng.uniform(-0.06, 0.06) for _ in range(2)],
-                           "sway": rng.uniform(4, 12), "phase": rng.uniform(0, 2 * math.pi)})
-    for number in range(shot.frames):
+    line = {"outline": world.STYLES[style].outline, "line": world.STYLES[style].line}
+    both = shot.who is not None and shot.shape is not None
+    left_right = rng.sample((0.27, 0.73), 2)
+    sides, radius = (left_right, (0.24, 0.28)) if both else ([0.5, 0.5], (0.31, 0.38))
+    things = zip((shot.who, shot.shape), sides, strict=True)
+    movers = [(thing, _motion(rng, side, radius)) for thing, side in things if thing]
+    for frame in range(shot.frames):
         picture = background.copy()
-        brush, part = ImageDraw.Draw(picture), number / shot.frames
-        for mover in movers:
-            x, y = (mover[axis] + drift * (2 * part - 1) for axis, drift in zip("xy", mover["drift"], strict=True))
-            r = mover["radius"]
-            place = {"box": tuple(fine * edge for edge in (x - r, y - r, x + r, y + r)),
-                     "angle": mover["sway"] * math.sin(mover["phase"] + 2 * math.pi * float(number / RATE)),
-                     "mirrored": mover["mirrored"], "outline": look.outline, "line": look.line}
-            if mover["thing"] == shot.who:
-                world.draw_character(brush, shot.who, **place)
+        brush = ImageDraw.Draw(picture)
+        for thing, motion in movers:
+            place = _place(motion, frame, shot.frames, fine)
+            if thing == shot.who:
+                world.draw_character(brush, thing, **place, **line)
             else:
-                world.draw_shape(brush, shot.shape, world.COLORS[shot.color], **place)
+                world.draw_shape(brush, thing, world.COLORS[shot.color], **place, **line)
         yield picture.reduce(2)
+
+
+def _motion(rng, side, radius):
+    """Where a thing is and how it moves, in shares of the picture's side and degrees."""
+    return {"radius": rng.uniform(*radius), "x": side, "y": rng.uniform(0.47, 0.53),
+            "drift_x": rng.uniform(-0.06, 0.06), "drift_y": rng.uniform(-0.06, 0.06),
+            "mirrored": rng.random() < 0.5, "sway": rng.uniform(4, 12), "phase": rng.uniform(0, 2 * math.pi)}
+
+
+def _place(motion, frame, frames, fine):
+    along = 2 * frame / frames - 1  # from -1 to 1
+    x, y = motion["x"] + motion["drift_x"] * along, motion["y"] + motion["drift_y"] * along
+    r = motion["radius"]
+    angle = motion["sway"] * math.sin(motion["phase"] + 2 * math.pi * frame / float(RATE))
+    return {"box": (fine * (x - r), fine * (y - r), fine * (x + r), fine * (y + r)), "angle": angle,
+            "mirrored": motion["mirrored"]}

@@ -1,0 +1,440 @@
+"""One function a figure: data in, Axes (or Figure, where there are several panels) out.
+
+A method has one color everywhere (Okabe & Ito's palette, which color-blind readers can tell apart).
+Nothing is measured here. `toy=True` says so in the title.
+"""
+
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from impart_utils.evidence.claims import base_dataset
+from impart_utils.sources.datasets import TITLES
+from impart_utils.sources.features import atomic_path
+
+METHOD_COLORS = {"CLIP": "#0072B2", "RA-CLIP Vanilla": "#D55E00", "RA-CLIP (RAM)": "#CC79A7",
+                 "RA-CLIP (RAM, normalized)": "#009E73", "random neighbors": "#999999"}
+R_IMG, R_TXT = "#E69F00", "#56B4E9"  # retrieved images and their texts
+# plain CLIP's ways from frames to a film in blues, Vanilla's in its own color
+POOLING_COLORS = {"mean_raw": "#0072B2", "mean_unit": "#4A9CCB", "max": "#8FC6E6", "query_scored": "#CDE6F5",
+                  "Eq. 1 on frames, mean_unit": METHOD_COLORS["RA-CLIP Vanilla"]}
+VARIANTS = {"none": ("not normalized", METHOD_COLORS["RA-CLIP (RAM)"], ""),
+            "branch": ("each branch to unit length", METHOD_COLORS["RA-CLIP (RAM, normalized)"], ""),
+            "sum": ("sum to unit length", METHOD_COLORS["RA-CLIP (RAM, normalized)"], "//")}
+SMALL = 9  # points: the smallest type in any figure
+
+
+def save_figure(fig, folder, name):
+    """Write NAME.png (150 dpi) and NAME.svg into `folder`, each to a temporary name first, and close `fig`.
+
+    The same figure gives the same files: no date, and the SVG's ids depend on the name alone.
+    """
+    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+        with atomic_path(Path(folder) / f"{name}.{suffix}") as path, plt.rc_context({"svg.hashsalt": name}):
+            fig.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
+    plt.close(fig)
+
+
+# ---- Accuracies --------------------------------------------------------------------------------
+
+
+def accuracy_bars(table, paper=None, *, toy, ax=None):
+    """Accuracy per data set and method (Table 1 as a figure).
+
+    Parameters
+    ----------
+    table : DataFrame in the schema of table1.csv; several rows of one method are its trainings
+    paper : DataFrame of `claims.read_paper_values`, optional: a dashed line marks the paper's value
+    toy : bool;  ax : Axes, optional
+
+    Returns
+    -------
+    ax : Axes
+    """
+    sets = list(dict.fromkeys(table["dataset"]))
+    methods = [name for name in METHOD_COLORS if name in set(table["method"])]
+    ax = _axes(ax, (2.2 + 0.5 * len(sets) * (len(methods) + 1), 4.6))
+    width, printed = 0.84 / len(methods), 0
+    for group, dataset in enumerate(sets):
+        for place, method in enumerate(methods):
+            x = group + (place - (len(methods) - 1) / 2) * width
+            rows = table[(table["dataset"] == dataset) & (table["method"] == method)]
+            if len(rows):
+                _bar(ax, x, 0.92 * width, rows, METHOD_COLORS[method])
+            value = _paper_accuracy(paper, dataset, method)
+            if value is not None:
+                ax.plot([x - width / 2, x + width / 2], [value, value], "k--", linewidth=1.6, zorder=5)
+                printed += 1
+    counts = table.groupby("dataset", sort=False)["n"].first()
+    ax.set_xticks(range(len(sets)), [f"{_title(name)}\nn = {int(counts[name])}" for name in sets])
+    _percent(ax, "Zero-shot accuracy", toy)
+    handles = [Patch(color=METHOD_COLORS[name], label=name) for name in methods]
+    handles += _whisker_handles(ax, table, ["dataset", "method"])
+    handles += [Line2D([], [], color="k", linestyle="--", label="the paper's value")] if printed else []
+    _legend(ax, handles)
+    return ax
+
+
+def normalization_bars(table, *, toy):
+    """RAM's accuracy by normalization (Fig. 1): one panel per scale of the inputs, a dot per training.
+
+    Parameters
+    ----------
+    table : DataFrame in the schema of figure1.csv, with variant "none", "branch" or "sum"
+
+    Returns
+    -------
+    fig : Figure
+    """
+    scales = [name for name in ("raw", "unit") if name in set(table["scale"])]
+    sets = list(dict.fromkeys(table["dataset"]))
+    fig, panels = _grid(1, len(scales), (3 + 1.7 * len(sets) * len(scales), 4.4), sharey=True)
+    for ax, scale in zip(panels[0], scales):
+        part = table[table["scale"] == scale]
+        for group, dataset in enumerate(sets):
+            for place, (variant, (_, color, hatch)) in enumerate(VARIANTS.items()):
+                rows = part[(part["dataset"] == dataset) & (part["variant"] == variant)]
+                if len(rows):
+                    _bar(ax, group + 0.28 * (place - 1), 0.26, rows, color, hatch)
+        ax.set_xticks(range(len(sets)), [_title(name) for name in sets])
+        _percent(ax, f"RAM on {scale} vectors", toy)
+    panels[0, -1].label_outer()
+    shown = [Patch(facecolor=color, edgecolor="white", hatch=hatch, label=label)
+             for variant, (label, color, hatch) in VARIANTS.items() if variant in set(table["variant"])]
+    _legend(panels[0, -1], shown + _whisker_handles(panels[0, -1], table, ["dataset", "variant", "scale"]))
+    return fig
+
+
+def recall_bars(table, *, chance=None, toy):
+    """R@1, R@5 and R@10 per pooling, a panel per kind of query.
+
+    Parameters
+    ----------
+    table : DataFrame in the schema of video_retrieval.csv
+    chance : float, optional: R@1 of guessing, one over the number of films; R@k of guessing is k times that
+
+    Returns
+    -------
+    fig : Figure
+    """
+    queries, names = list(dict.fromkeys(table["query"])), ["R@1", "R@5", "R@10"]
+    poolings = list(dict.fromkeys(table["pooling"]))
+    fig, panels = _grid(1, len(queries), (1.2 + 3.6 * len(queries), 4.6), sharey=True)
+    width = 0.84 / len(poolings)
+    for ax, query in zip(panels[0], queries):
+        part = table[table["query"] == query].rename(columns={"value": "accuracy"})
+        for group, metric in enumerate(names):
+            for place, pooling in enumerate(poolings):
+                rows = part[(part["metric"] == metric) & (part["pooling"] == pooling)]
+                if len(rows):
+                    x = group + (place - (len(poolings) - 1) / 2) * width
+                    _bar(ax, x, 0.9 * width, rows, _pooling(pooling), value=False)
+            if chance is not None:
+                level = min(100.0, 100 * chance * int(metric[2:]))
+                ax.plot([group - 0.45, group + 0.45], [level, level], "k--", linewidth=1.3, zorder=5)
+        ax.set_xticks(range(3), names)
+        _percent(ax, f"query: {query}\n{part['n'].iloc[0]:.0f} queries", toy, label="queries answered (%)")
+        ax.label_outer()
+    handles = [Patch(color=_pooling(name), label=name) for name in poolings]
+    handles.append(_whisker(panels[0, 0], "95 % interval (bootstrap over movies)"))
+    handles += [] if chance is None else [Line2D([], [], color="k", linestyle="--", label="guessing")]
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+def score_terms(class_names, terms, *, truth=None, toy, ax=None):
+    """The terms of Eq. 1 stacked to each class's score, for one picture.
+
+    Parameters
+    ----------
+    class_names : list of c str;  terms : dict, name -> array (c,), in the order query, image, text
+    truth : str, optional: the right class, marked
+    """
+    ax = _axes(ax, (7.5, 0.9 + 0.45 * len(class_names)))
+    above, below, rows = np.zeros(len(class_names)), np.zeros(len(class_names)), np.arange(len(class_names))
+    for (name, values), color in zip(terms.items(), (METHOD_COLORS["CLIP"], R_IMG, R_TXT)):
+        values = np.asarray(values, dtype=float)
+        ax.barh(rows, values, left=np.where(values >= 0, above, below), color=color, label=name, height=0.7)
+        above, below = above + np.maximum(values, 0), below + np.minimum(values, 0)
+    ax.plot(above + below, rows, "kD", markersize=6, linestyle="none", label="sum: score of v′")
+    ax.set_yticks(rows, [_wrap(name, 28, 2) + (" (right)" if name == truth else "") for name in class_names])
+    ax.invert_yaxis()
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.set(xlabel="score: dot product with the class vector", title=f"Who votes for what{_toy(toy)}")
+    _legend(ax)
+    return _clean(ax)
+
+
+# ---- Training and similarities -----------------------------------------------------------------
+
+
+def training_curves(history, *, chance=None, toy, ax=None):
+    """Loss per step of RAM's training.
+
+    Parameters
+    ----------
+    history : DataFrame or list of dict with step, loss and, for several trainings, variant
+    chance : float, optional: the loss of a model that scores everything equally
+    """
+    history, ax = pd.DataFrame(history), _axes(ax, (7.5, 4.2))
+    runs = history.groupby("variant", sort=False) if "variant" in history else [("none", history)]
+    for variant, rows in runs:
+        label, color, hatch = VARIANTS[variant]
+        style = {"color": color, "linewidth": 1, "linestyle": ":" if hatch else "-"}
+        ax.plot(rows["step"], rows["loss"], label=label, **style)
+    if chance is not None:
+        ax.axhline(chance, color="k", linestyle="--", linewidth=1.3, label=f"chance ({chance:.2f})")
+    ax.set(xlabel="step (one batch each)", ylabel="contrastive loss (nats)", title=f"Training RAM{_toy(toy)}")
+    _legend(ax)
+    return _clean(ax)
+
+
+def training_probe(history, chance, *, toy=True, ax=None):
+    """Zero-shot accuracy of a CLIP in training against the pictures it has seen.
+
+    Parameters
+    ----------
+    history : DataFrame or list of dict with views and accuracy (a fraction; NaN where it wasn't measured)
+    chance : float, a fraction
+    """
+    ax = _axes(ax, (7, 4.2))
+    measured = pd.DataFrame(history).dropna(subset=["accuracy"])
+    shares = 100 * measured["accuracy"]
+    ax.plot(measured["views"], shares, "o-", color=METHOD_COLORS["CLIP"], label="tiny CLIP")
+    ax.axhline(100 * chance, color="k", linestyle="--", linewidth=1.3, label=f"chance ({100 * chance:.1f} %)")
+    ax.set_xlabel("pictures seen in training")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    _percent(ax, "A CLIP comes to be", toy)
+    _legend(ax)
+    return ax
+
+
+def similarity_histogram(similarities, *, toy, bins=40, ax=None):
+    """Distributions of cosines over each other: dict, name -> array of any length."""
+    ax = _axes(ax, (7, 3.8))
+    flat = {name: np.ravel(values) for name, values in similarities.items()}
+    edges = np.histogram_bin_edges(np.concatenate(list(flat.values())), bins)
+    for (name, values), color in zip(flat.items(), (METHOD_COLORS["CLIP"], R_IMG, R_TXT, "#000000")):
+        style = {"weights": np.full(len(values), 100 / len(values)), "color": color}
+        ax.hist(values, edges, histtype="stepfilled", alpha=0.45, label=name, **style)
+        ax.hist(values, edges, histtype="step", linewidth=1.4, **style)
+    ax.set(xlabel="cosine similarity", ylabel="share of the pairs (%)", title=f"Cosines{_toy(toy)}")
+    _legend(ax)
+    return _clean(ax)
+
+
+def vectors_2d(v, neighbors_image=None, neighbors_text=None, augmented=None, class_vectors=None, *,
+               title="Vectors in the plane", toy=False, ax=None):
+    """Eq. 1 as arrows in the plane.
+
+    Parameters
+    ----------
+    v : array (2,);  neighbors_image, neighbors_text : arrays (k, 2), optional
+    augmented : array (2,), v′, optional;  class_vectors : dict, name -> array (2,), optional
+    """
+    ax = _axes(ax, (6.6, 4.4))
+    named = {name: np.asarray(vector, dtype=float) for name, vector in (class_vectors or {}).items()}
+    groups = [("v, the query", v, METHOD_COLORS["CLIP"], 0.013),
+              ("retrieved images", neighbors_image, R_IMG, 0.008),
+              ("their texts", neighbors_text, R_TXT, 0.008),
+              ("v′, augmented", augmented, METHOD_COLORS["RA-CLIP Vanilla"], 0.013),
+              ("classes", np.array(list(named.values())) if named else None, "0.35", 0.006)]
+    groups = [(label, np.atleast_2d(block), *style) for label, block, *style in groups if block is not None]
+    for _, block, color, width in groups:
+        start = np.zeros(len(block))
+        ax.quiver(start, start, block[:, 0], block[:, 1], angles="xy", scale_units="xy", scale=1, color=color,
+                  width=width, zorder=3)
+    for name, tip in named.items():
+        ax.annotate(_wrap(name, 24, 2), tip, xytext=6 * tip / np.linalg.norm(tip), textcoords="offset points",
+                    ha="left" if tip[0] >= 0 else "right", va="bottom" if tip[1] >= 0 else "top",
+                    fontsize=SMALL, zorder=4,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+    points = np.vstack([np.zeros((1, 2)), *(block for _, block, _, _ in groups)])
+    pad = 0.12 * np.ptp(points, axis=0).max()
+    corners = np.vstack([points.min(axis=0) - pad, points.max(axis=0) + pad])
+    ax.plot(*corners.T, linestyle="none")  # draws nothing, but makes room: the limits don't see arrows
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set(xlabel="first coordinate", ylabel="second coordinate", title=f"{title}{_toy(toy)}")
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    _legend(ax, [Line2D([], [], color=color, linewidth=3, label=label) for label, _, color, _ in groups])
+    return _clean(ax)
+
+
+# ---- Pictures ----------------------------------------------------------------------------------
+
+
+def picture_grid(pictures, titles=None, columns=4):
+    """Pictures in rows, each with its title above; long titles are wrapped and cut after three lines."""
+    rows = -(-len(pictures) // columns)
+    fig, panels = _grid(rows, columns, (1.9 * columns, 2.5 * rows))
+    for place, ax in enumerate(panels.ravel()):
+        ax.axis("off")
+        if place < len(pictures):
+            ax.imshow(np.asarray(pictures[place]))
+            if titles is not None:
+                ax.set_title(_wrap(titles[place], 22, 3), fontsize=SMALL)
+    return fig
+
+
+def neighbors_panel(query, neighbor_pictures, captions, similarities, *, query_title="", toy=False):
+    """The query on the left; its neighbors with cosine above and caption below.
+
+    Parameters
+    ----------
+    query : picture;  neighbor_pictures : list of k pictures;  captions : list of k str
+    similarities : array (k,)
+    """
+    columns = min(4, len(neighbor_pictures))
+    rows = -(-len(neighbor_pictures) // columns)
+    fig = plt.figure(figsize=(2.1 * (columns + 1), 3.1 * rows + 0.5), layout="constrained")
+    grid = fig.add_gridspec(rows, columns + 1)
+    ax = fig.add_subplot(grid[:, 0])
+    _picture(ax, query, "query", _wrap(query_title, 22, 4))
+    for place, (picture, caption, similarity) in enumerate(zip(neighbor_pictures, captions, similarities)):
+        ax = fig.add_subplot(grid[place // columns, place % columns + 1])
+        _picture(ax, picture, f"cosine {similarity:.3f}", _wrap(caption or "(no caption)", 22, 4))
+    fig.suptitle(f"A query and its nearest references{_toy(toy)}")
+    return fig
+
+
+def film_strip(frames, timestamps, title):
+    """Frames of one film in the order of time, eight a row, each with its second."""
+    columns = min(8, len(frames))
+    rows = -(-len(frames) // columns)
+    fig, panels = _grid(rows, columns, (1.5 * columns, 1.5 * rows + 0.4))
+    for place, ax in enumerate(panels.ravel()):
+        ax.axis("off")
+        if place < len(frames):
+            ax.imshow(np.asarray(frames[place]))
+            ax.set_title(f"{timestamps[place]:.1f} s", fontsize=SMALL)
+    fig.suptitle(_wrap(title, 14 * columns, 2))
+    return fig
+
+
+def query_and_films(query, strips, *, toy=False):
+    """A query and the films found for it, best first (Figs. 2 and 3).
+
+    Parameters
+    ----------
+    query : picture, or str for a text query
+    strips : list of (frames, caption), one per film
+    """
+    columns = max(len(frames) for frames, _ in strips)
+    height, width = np.shape(strips[0][0][0])[:2]
+    size = (2.6 + 1.3 * columns, max(3.0, (0.65 + 1.3 * height / width) * len(strips)) + 0.4)
+    fig = plt.figure(figsize=size, layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=[2.6, 1.3 * columns])
+    ax = left.subplots()
+    if isinstance(query, str):
+        ax.text(0.5, 1.0, "\n".join(textwrap.wrap(f"“{query}”", 26)), ha="center", va="top", fontsize=10)
+        ax.set_title("text query")
+        ax.axis("off")
+    else:
+        _picture(ax, query, "picture query", "")
+    parts = np.ravel(right.subfigures(len(strips), 1))
+    for place, (part, (frames, caption)) in enumerate(zip(parts, strips), start=1):
+        part.suptitle(_wrap(f"{place}. {caption}", 17 * columns, 2), fontsize=SMALL)
+        panels = part.subplots(1, columns, squeeze=False)[0]
+        for ax in panels:
+            ax.axis("off")
+        for ax, frame in zip(panels, frames):
+            ax.imshow(np.asarray(frame))
+    fig.suptitle(f"A query and the films found{_toy(toy)}")
+    return fig
+
+
+# ---- Helpers -----------------------------------------------------------------------------------
+
+
+def _axes(ax, size):
+    return plt.figure(figsize=size, layout="constrained").subplots() if ax is None else ax
+
+
+def _grid(rows, columns, size, **options):
+    fig = plt.figure(figsize=size, layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def _bar(ax, x, width, rows, color, hatch="", value=True):
+    """One bar at the mean: an interval where there is one row, a dot for each of several trainings."""
+    shares = 100 * rows["accuracy"].to_numpy(float)
+    ax.bar(x, shares.mean(), width, color=color, hatch=hatch, edgecolor="white", linewidth=0)
+    if len(rows) == 1:
+        low, high = 100 * rows[["low", "high"]].to_numpy(float)[0]
+        if np.isfinite([low, high]).all():
+            ax.vlines(x, low, high, color="0.2", linewidth=1.5, zorder=4)
+            ax.hlines([low, high], x - width / 4, x + width / 4, color="0.2", linewidth=1.5, zorder=4)
+    else:
+        places = x + width * np.linspace(-0.25, 0.25, len(shares))
+        ax.plot(places, shares, "o", color="0.1", markersize=4, zorder=4)
+    if value:
+        light = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) > 0.40
+        ax.text(x, 1.5, f"{shares.mean():.1f}", rotation=90, ha="center", va="bottom", fontsize=SMALL,
+                zorder=6, color="black" if light else "white",
+                bbox={"facecolor": color, "edgecolor": "none", "pad": 2} if hatch else None)
+
+
+def _whisker_handles(ax, table, keys):
+    sizes = table.groupby(keys).size()
+    dot = Line2D([], [], color="0.1", marker="o", markersize=4, linestyle="none", label="one training each")
+    handles = [_whisker(ax, "95 % interval (Wilson)")] if (sizes == 1).any() else []
+    return handles + ([dot] if (sizes > 1).any() else [])
+
+
+def _whisker(ax, label):
+    """An interval's sign for the legend; nothing is drawn in `ax`."""
+    return ax.errorbar(np.nan, np.nan, yerr=1, fmt="none", color="0.2", capsize=4, label=label)
+
+
+def _paper_accuracy(paper, dataset, method):
+    if paper is None:
+        return None
+    rows = paper[(paper["source"] == "paper") & (paper["item"] == "Table 1") & (paper["method"] == method)
+                 & (paper["dataset"] == base_dataset(dataset))]
+    return float(rows["value"].iloc[0]) if len(rows) else None
+
+
+def _percent(ax, title, toy, label="accuracy (%)"):
+    ax.set(ylim=(0, 100), ylabel=label, title=f"{title}{_toy(toy)}")
+    _clean(ax)
+
+
+def _picture(ax, picture, title, below):
+    ax.imshow(np.asarray(picture))
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(below, fontsize=SMALL)
+    ax.set(xticks=[], yticks=[], anchor="N")
+
+
+def _pooling(name):
+    return POOLING_COLORS.get(name, "#999999")
+
+
+def _title(dataset):
+    name = TITLES.get(base_dataset(dataset), base_dataset(dataset))
+    return f"{name} (pack)" if dataset.startswith("pack:") else name
+
+
+def _toy(toy):
+    return " (toy world)" if toy else ""
+
+
+def _wrap(text, width, lines):
+    wrapped = [part for line in str(text).splitlines() or [""] for part in textwrap.wrap(line, width) or [""]]
+    return "\n".join(wrapped[:lines]) + ("…" if len(wrapped) > lines else "")
+
+
+def _legend(ax, handles=None):
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+
+
+def _clean(ax):
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

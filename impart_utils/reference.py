@@ -180,7 +180,7 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
     licenses : set of codes such as {"by", "by-sa"}, or None for all
     ids : OpenAI's list of YFCC15M's photos (path), optional: it adds hashes, by which a mirror is asked
     retry : bool, try rows again that failed before
-    **download : further arguments of `sources.download.download_pictures`, such as per_host
+    **download : further arguments of `sources.pictures.download_pictures`, such as per_host
 
     Returns
     -------
@@ -188,12 +188,17 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
     """
     import pandas as pd
 
-    from impart_utils.sources.download import commons_url, download_pictures
+    from impart_utils.sources.checkpoints import import_clip
     from impart_utils.sources.features import atomic_path
-    from impart_utils.sources.metadata import captions, data_card, join_ids, license_code, read_metadata, seeded_order
+    from impart_utils.sources.metadata import (
+        captions, data_card, join_ids, license_code, read_ids, read_metadata, seeded_order)
+    from impart_utils.sources.pictures import commons_url, download_pictures
 
-    frame = read_metadata(metadata)
-    frame = frame if ids is None else join_ids(frame, ids)
+    if ids is None:
+        frame = read_metadata(metadata)
+    else:
+        ids = read_ids(ids)
+        frame = join_ids(read_metadata(metadata, ids=ids), ids)  # streamed: a few of 100 million rows
     table = captions(frame, how, licenses=licenses)
     order = [row for row in seeded_order(frame, seed) if not table["reason"].iloc[row]]
     wanted = frame.iloc[order].assign(fallbackurl=[commons_url(name) if name else "" for name in frame["hash"].iloc[order]])
@@ -208,8 +213,10 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
     with atomic_path(Path(folder) / "captions.csv") as temporary:
         rows.to_csv(temporary, index=False)
     if kept:
+        tokenize = import_clip().tokenize
         card = data_card(frame, kept, table, source=metadata, seed=seed, how=how,
-                         states={row["id"]: row["state"] for row in manifest})
+                         states={row["id"]: row["state"] for row in manifest},
+                         count_tokens=lambda caption: int((tokenize(caption, 1000, truncate=True) != 0).sum()))
         with atomic_path(Path(folder) / "card.md") as temporary:
             temporary.write_text(card)
     return rows
@@ -231,8 +238,6 @@ def main():
     command.add_argument("--retry", action="store_true", help="try rows again that failed before")
     command.add_argument("--out", default="data/reference/yfcc")
     given = parser.parse_args()
-    print(f"{given.pairs} pictures at {given.per_host:g} per second and host: "
-          f"about {given.pairs / given.per_host / 60:.0f} minutes for one host.")
     rows = build(given.metadata, given.out, pairs=given.pairs, seed=given.seed, how=given.captions, ids=given.ids,
                  licenses=set(given.licences.split(",")) if given.licences else None, retry=given.retry,
                  per_host=given.per_host)

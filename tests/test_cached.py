@@ -32,7 +32,7 @@ def output(tmp_path, monkeypatch):
 
 
 class FakeClip:
-    """Colors and letters to vectors of three numbers, so that tests need no weights; counts what it encodes."""
+    """Colors and letters to three numbers, so that tests need no weights; counts what it encodes."""
 
     name, dim, key, provenance = "fake", 3, "fake-key", "fake weights"
 
@@ -41,11 +41,15 @@ class FakeClip:
 
     def encode_images(self, pictures):
         self.images += len(pictures)
-        return np.array([np.asarray(picture).reshape(-1, 3).mean(axis=0) + 1 for picture in pictures], np.float32)
+        return np.array(
+            [np.asarray(picture).reshape(-1, 3).mean(axis=0) + 1 for picture in pictures], np.float32
+        )
 
     def encode_texts(self, texts):
         self.texts += len(texts)
-        return np.array([[len(text) + 1, text.count("e") + 2, sum(map(ord, text)) % 17 + 3] for text in texts], np.float32)
+        return np.array(
+            [[len(text) + 1, text.count("e") + 2, sum(map(ord, text)) % 17 + 3] for text in texts], np.float32
+        )
 
 
 @pytest.fixture
@@ -84,8 +88,17 @@ def make_pairs(folder, count=30, captions=None):
 
 
 def settings(reference, **changes):
-    return load_config("paper", **{"reference": f"folder:{reference}", "references": 10, "pairs": 25, "top_k": 4,
-                                   "ram_epochs": 1, **changes})
+    return load_config(
+        "paper",
+        **{
+            "reference": f"folder:{reference}",
+            "references": 10,
+            "pairs": 25,
+            "top_k": 4,
+            "ram_epochs": 1,
+            **changes,
+        },
+    )
 
 
 # ---- test sets ----
@@ -94,9 +107,16 @@ def test_a_test_set_holds_what_the_encoder_gives(fake, pictures):
     test = cached.test_set(load_config("paper"), f"folder:{pictures}")
     np.testing.assert_allclose(test.image_features, [np.array(color(row)) + 1 for row in range(5)])
     np.testing.assert_array_equal(test.labels, [0, 0, 0, 1, 1])
-    assert (test.class_names, test.title, test.weights, test.n_available) == (["cat", "dog"], "pets", "fake weights", 5)
+    assert (test.class_names, test.title, test.weights, test.n_available) == (
+        ["cat", "dog"],
+        "pets",
+        "fake weights",
+        5,
+    )
     prompts = fake.encode_texts(["a photo of a cat", "a photo of a dog"])
-    np.testing.assert_allclose(test.class_features, prompts / np.linalg.norm(prompts, axis=1, keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(
+        test.class_features, prompts / np.linalg.norm(prompts, axis=1, keepdims=True), rtol=1e-6
+    )
     assert test.prompts == "a photo of a {}"
 
 
@@ -123,7 +143,11 @@ def test_other_weights_are_encoded_anew(fake, pictures):
 def test_a_limit_is_encoded_as_a_set_of_its_own(fake, pictures):
     test = cached.test_set(load_config("paper", limit=3), f"folder:{pictures}")
     whole = cached.test_set(load_config("paper"), f"folder:{pictures}")
-    assert len(test.image_features) == 3 and test.n_available == 5 and "a subset of 3 of 5 pictures" in test.notes
+    assert (
+        len(test.image_features) == 3
+        and test.n_available == 5
+        and "a subset of 3 of 5 pictures" in test.notes
+    )
     rows = [whole.ids.index(name) for name in test.ids]
     np.testing.assert_array_equal(test.image_features, whole.image_features[rows])
     np.testing.assert_array_equal(test.labels, whole.labels[rows])
@@ -135,7 +159,10 @@ def test_broken_pictures_are_left_out_with_their_labels_and_said(fake, pictures)
     np.testing.assert_array_equal(test.labels, [0, 0, 1, 1])
     np.testing.assert_allclose(test.image_features, [np.array(color(row)) + 1 for row in (0, 2, 3, 4)])
     assert test.ids == ["cat/0.png", "cat/2.png", "dog/3.png", "dog/4.png"] and test.n_available == 5
-    assert any("1 pictures can't be opened, the first: cat/1.png (UnidentifiedImageError" in note for note in test.notes)
+    assert any(
+        "1 pictures can't be opened, the first: cat/1.png (UnidentifiedImageError" in note
+        for note in test.notes
+    )
 
 
 def test_a_mended_picture_is_taken_in(fake, pictures):
@@ -192,7 +219,9 @@ def test_a_pair_with_a_broken_picture_leaves_with_its_caption(fake, tmp_path):
     (folder / "7.png").write_bytes(b"broken")
     pool = cached.pair_pool(settings(folder))
     kept = [row for row in range(30) if row != 7]
-    assert pool.ids == [f"{row}.png" for row in kept] and pool.captions == [f"caption number {row}" for row in kept]
+    assert pool.ids == [f"{row}.png" for row in kept] and pool.captions == [
+        f"caption number {row}" for row in kept
+    ]
     assert pool.metadata["columns"]["license"] == [f"BY {row}" for row in kept]
     np.testing.assert_allclose(pool.image_features, [np.array(color(row)) + 1 for row in kept])
     np.testing.assert_array_equal(pool.text_features, fake.encode_texts(pool.captions))
@@ -209,17 +238,23 @@ def test_two_folders_of_one_name_are_two_sets(fake, tmp_path):
 
 
 def test_a_folder_that_is_no_reference_set(fake, tmp_path):
-    with pytest.raises(MissingInput, match="no reference set in .*nowhere .captions.csv is missing.*reference=pack:FILE"):
+    with pytest.raises(
+        MissingInput, match="no reference set in .*nowhere .captions.csv is missing.*reference=pack:FILE"
+    ):
         cached.pair_pool(settings(tmp_path / "nowhere"))
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "captions.csv").write_text("file,text\na.png,hello\n")
-    with pytest.raises(ValueError, match="captions.csv: expected the columns file and caption, caption is missing"):
+    with pytest.raises(
+        ValueError, match="captions.csv: expected the columns file and caption, caption is missing"
+    ):
         cached.pair_pool(settings(tmp_path / "odd"))
 
 
 @pytest.mark.parametrize("reference", ["yfcc", "pack:", "folder:", "toys", ""])
 def test_unknown_references_list_the_known(reference):
-    with pytest.raises(ValueError, match=f"Unknown reference '{reference}.*'. Known: toy, pack:FILE, .*folder:PATH"):
+    with pytest.raises(
+        ValueError, match=f"Unknown reference '{reference}.*'. Known: toy, pack:FILE, .*folder:PATH"
+    ):
         cached.pair_pool(load_config("paper", reference=reference))
 
 
@@ -267,7 +302,9 @@ def test_queries_and_references_of_different_weights_are_refused(fake, tmp_path,
     references, _ = cached.reference_pairs(config)
     fake.provenance = "OpenAI ViT-B/16"
     test = cached.test_set(config, f"folder:{pictures}")
-    with pytest.raises(ValueError, match="'OpenAI ViT-B/16', the references' from 'fake weights'.*mean nothing"):
+    with pytest.raises(
+        ValueError, match="'OpenAI ViT-B/16', the references' from 'fake weights'.*mean nothing"
+    ):
         cached.neighbors(config, test, references)
 
 
@@ -314,10 +351,18 @@ def test_ram_features_are_rams_output(fake, tmp_path, pictures, monkeypatch):
 def packs(tmp_path):
     """A test set and pairs of 16 dimensions as packs."""
     rng = np.random.default_rng(0)
-    save_pack(tmp_path / "birds_test.safetensors", Pack(
-        3 * rng.normal(size=(12, 16)).astype(np.float32), [f"t{row}" for row in range(12)], "OpenAI CLIP ViT-B/32",
-        labels=np.arange(12) % 3, class_names=list("abc"), prompts=["a a", "a b", "a c"],
-        class_features=2 * rng.normal(size=(3, 16)).astype(np.float32)))
+    save_pack(
+        tmp_path / "birds_test.safetensors",
+        Pack(
+            3 * rng.normal(size=(12, 16)).astype(np.float32),
+            [f"t{row}" for row in range(12)],
+            "OpenAI CLIP ViT-B/32",
+            labels=np.arange(12) % 3,
+            class_names=list("abc"),
+            prompts=["a a", "a b", "a c"],
+            class_features=2 * rng.normal(size=(3, 16)).astype(np.float32),
+        ),
+    )
     x = 3 * rng.normal(size=(40, 16)).astype(np.float32)
     ReferenceSet(x, x[::-1].copy(), [f"c{row}" for row in range(40)], [f"r{row}" for row in range(40)],
                  {"model": "OpenAI ViT-B/32"}).save(tmp_path / "pairs.safetensors")
@@ -333,7 +378,9 @@ def no_clip(monkeypatch):
 
 
 def test_packs_need_no_clip(packs, no_clip):
-    config = load_config("paper", datasets=packs[0], reference=packs[1], references=20, pairs=36, ram_epochs=1)
+    config = load_config(
+        "paper", datasets=packs[0], reference=packs[1], references=20, pairs=36, ram_epochs=1
+    )
     test = cached.test_set(config, config.datasets[0])
     references, training_pairs = cached.reference_pairs(config)
     _, indices = cached.neighbors(config, test, references)  # "OpenAI CLIP ViT-B/32" is "OpenAI ViT-B/32"
@@ -348,7 +395,9 @@ def test_a_limit_takes_a_fair_subset_of_a_pack_and_says_so(packs):
     config = load_config("paper", datasets=packs[0], limit=5)
     test = cached.test_set(config, config.datasets[0])
     whole = cached.test_set(load_config("paper"), config.datasets[0])
-    assert len(test.labels) == 5 and test.n_available == 12 and any("subset of 5" in note for note in test.notes)
+    assert (
+        len(test.labels) == 5 and test.n_available == 12 and any("subset of 5" in note for note in test.notes)
+    )
     rows = [whole.ids.index(name) for name in test.ids]
     np.testing.assert_array_equal(test.image_features, whole.image_features[rows])
     np.testing.assert_array_equal(test.labels, whole.labels[rows])
@@ -356,7 +405,9 @@ def test_a_limit_takes_a_fair_subset_of_a_pack_and_says_so(packs):
 
 
 def test_a_limit_that_cuts_nothing_of_a_pack_is_no_subset(packs):
-    test = cached.test_set(load_config("paper", limit=12), load_config("paper", datasets=packs[0]).datasets[0])
+    test = cached.test_set(
+        load_config("paper", limit=12), load_config("paper", datasets=packs[0]).datasets[0]
+    )
     assert not any("subset" in note for note in test.notes)
 
 
@@ -420,8 +471,15 @@ def test_the_demo_is_the_same_from_disk(monkeypatch):
         references, training_pairs = cached.reference_pairs(config)
         test = cached.test_set(config, "toy10")
         ram, history = cached.trained_ram(config)
-        return (references.key, training_pairs.key, test.key, cached.neighbors(config, test, references)[1].tolist(),
-                history, cached.ram_features(config, test).tobytes(), test.notes)
+        return (
+            references.key,
+            training_pairs.key,
+            test.key,
+            cached.neighbors(config, test, references)[1].tolist(),
+            history,
+            cached.ram_features(config, test).tobytes(),
+            test.notes,
+        )
 
     first = everything()
     forget()
@@ -450,6 +508,8 @@ def test_another_world_is_encoded_anew(monkeypatch):
     first = cached.pair_pool(config)
     drawn = scenes.draw
     monkeypatch.setattr(scenes, "WORLD_VERSION", scenes.WORLD_VERSION + 1)
-    monkeypatch.setattr(scenes, "draw", lambda scene, size=32: drawn(scene, size).transpose(Image.Transpose.ROTATE_90))
+    monkeypatch.setattr(
+        scenes, "draw", lambda scene, size=32: drawn(scene, size).transpose(Image.Transpose.ROTATE_90)
+    )
     forget()
     assert cached.pair_pool(config).key != first.key

@@ -94,11 +94,15 @@ def test_entries_that_are_no_tensors_are_left_out(tmp_path, vit):
 # ---- files that are wrong ----
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>404</html>", b"\n  <html>", b"<?xml version='1.0'?><Error/>"])
+@pytest.mark.parametrize(
+    "page", [b"<!DOCTYPE html><html>404</html>", b"\n  <html>", b"<?xml version='1.0'?><Error/>"]
+)
 def test_an_error_page_saved_as_a_checkpoint(tmp_path, suffix, page):
     path = tmp_path / f"page{suffix}"
     path.write_bytes(page)
-    with pytest.raises(ValueError, match=f"page{suffix} is an HTML or XML page, not a checkpoint.*Download it again"):
+    with pytest.raises(
+        ValueError, match=f"page{suffix} is an HTML or XML page, not a checkpoint.*Download it again"
+    ):
         read_state_dict(path)
 
 
@@ -109,7 +113,9 @@ def test_a_file_cut_short(tmp_path, resnet, suffix, share):
     torch.save(resnet.state_dict(), whole) if suffix == ".pt" else save_safetensors(resnet, whole)
     content = whole.read_bytes()
     path.write_bytes(content[:int(share * len(content))])
-    with pytest.raises(ValueError, match=f"short{suffix} can't be read as a checkpoint.*may be cut short.*download it again"):
+    with pytest.raises(
+        ValueError, match=f"short{suffix} can't be read as a checkpoint.*may be cut short.*download it again"
+    ):
         read_state_dict(path)
 
 
@@ -132,15 +138,27 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 @pytest.mark.parametrize("key", ["state_dict", "model"])
 def test_weights_wrapped_in_a_training_checkpoint(tmp_path, vit, key):
     torch.save({"epoch": 3, key: vit.state_dict()}, tmp_path / "wrapped.pt")
-    with pytest.raises(ValueError, match=rf"wrapped.pt wraps the weights under '{key}'.*torch.save\(checkpoint\['{key}'\]"):
+    with pytest.raises(
+        ValueError, match=rf"wrapped.pt wraps the weights under '{key}'.*torch.save\(checkpoint\['{key}'\]"
+    ):
         read_state_dict(tmp_path / "wrapped.pt")
 
 
-@pytest.mark.parametrize("content", [{"fc.weight": torch.ones(2)}, {"module.visual.conv1.weight": torch.ones(2)},
-                                     [torch.ones(2)], torch.ones(2), {}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"fc.weight": torch.ones(2)},
+        {"module.visual.conv1.weight": torch.ones(2)},
+        [torch.ones(2)],
+        torch.ones(2),
+        {},
+    ],
+)
 def test_what_is_no_clip(tmp_path, content):
     torch.save(content, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="other.pt isn't a CLIP in OpenAI's layout: it has no 'visual.conv1.weight'"):
+    with pytest.raises(
+        ValueError, match="other.pt isn't a CLIP in OpenAI's layout: it has no 'visual.conv1.weight'"
+    ):
         read_state_dict(tmp_path / "other.pt")
 
 
@@ -175,14 +193,20 @@ def test_architecture_is_read_off_the_shapes(vit, resnet):
 def test_openais_own_file_is_known_by_its_hash():
     name = "ViT-B/32"
     assert official_hash(name) == "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
-    assert verify(shapes_of(*ARCHITECTURES[name]), "file.pt", name, sha256=official_hash(name)) == "OpenAI ViT-B/32"
+    assert (
+        verify(shapes_of(*ARCHITECTURES[name]), "file.pt", name, sha256=official_hash(name))
+        == "OpenAI ViT-B/32"
+    )
     assert official_hash("tiny") is None
 
 
 def test_weights_of_unknown_origin_are_refused_unless_allowed_and_then_named():
     state_dict, sha256 = shapes_of(*ARCHITECTURES["ViT-B/32"]), "abcdef0123456789" * 4
-    with pytest.raises(ValueError, match="mine.pt isn't OpenAI's file for ViT-B/32: its SHA-256 begins abcdef012345, "
-                                         "OpenAI's 40d365715913.*--set allow_unverified_clip=True"):
+    with pytest.raises(
+        ValueError,
+        match="mine.pt isn't OpenAI's file for ViT-B/32: its SHA-256 begins abcdef012345, "
+        "OpenAI's 40d365715913.*--set allow_unverified_clip=True",
+    ):
         verify(state_dict, "mine.pt", "ViT-B/32", sha256=sha256)
     provenance = verify(state_dict, "mine.pt", "ViT-B/32", sha256=sha256, allow_unverified=True)
     assert provenance == "unverified weights of ViT-B/32's architecture, SHA-256 abcdef012345"
@@ -195,7 +219,9 @@ def test_another_architecture_than_the_name_is_always_refused(resnet, allow):
         with pytest.raises(ValueError) as error:
             verify(shapes_of(*found), "mine.pt", name, sha256="0" * 64, allow_unverified=allow)
         message = str(error.value)
-        assert f"mine.pt isn't a {name}" in message and f"is {found}, expected {ARCHITECTURES[name]}" in message
+        assert (
+            f"mine.pt isn't a {name}" in message and f"is {found}, expected {ARCHITECTURES[name]}" in message
+        )
         assert "Known: ViT-B/32 (768, 12, 32, 512)" in message
     with pytest.raises(ValueError, match=r"isn't a ViT-B/32.*is \(16, 4, None, 64\)"):
         verify(resnet.state_dict(), "mine.pt", "ViT-B/32", sha256="0" * 64, allow_unverified=allow)
@@ -205,9 +231,14 @@ def test_a_tiny_clip_of_ones_own(tmp_path, resnet):
     """Trained anew (notebook 00, benchmarks/retrain): not the kit's file, so not taken for it."""
     with pytest.raises(ValueError, match="mine.safetensors isn't .*--set allow_unverified_clip=True"):
         verify(resnet.state_dict(), tmp_path / "mine.safetensors", "tiny", sha256="0" * 64)
-    provenance = verify(resnet.state_dict(), tmp_path / "mine.safetensors", "tiny", sha256="0" * 64, allow_unverified=True)
+    provenance = verify(
+        resnet.state_dict(), tmp_path / "mine.safetensors", "tiny", sha256="0" * 64, allow_unverified=True
+    )
     assert "unverified" in provenance and "tiny" in provenance
-    assert verify(resnet.state_dict(), checkpoints.TINY_PATH, "tiny", sha256="0" * 64) == "the kit's tiny CLIP (toy world)"
+    assert (
+        verify(resnet.state_dict(), checkpoints.TINY_PATH, "tiny", sha256="0" * 64)
+        == "the kit's tiny CLIP (toy world)"
+    )
 
 
 # ---- finding ----
@@ -233,7 +264,9 @@ def test_weights_that_are_not_on_this_machine(home):
     message = str(error.value)
     assert "The weights of CLIP ViT-B/32 are not on this machine" in message
     assert 'python -m impart_utils.sources.checkpoints "ViT-B/32"' in message
-    assert "--set clip_checkpoint=PATH" in message and str(home / ".cache" / "clip" / "ViT-B-32.pt") in message
+    assert (
+        "--set clip_checkpoint=PATH" in message and str(home / ".cache" / "clip" / "ViT-B-32.pt") in message
+    )
 
 
 def test_weights_in_clips_own_cache_are_found(home):
@@ -244,13 +277,17 @@ def test_weights_in_clips_own_cache_are_found(home):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="Unknown CLIP 'ViT-B32'. Known: tiny, RN50, .*ViT-B/32, .*or give the path"):
+    with pytest.raises(
+        ValueError, match="Unknown CLIP 'ViT-B32'. Known: tiny, RN50, .*ViT-B/32, .*or give the path"
+    ):
         find_checkpoint("ViT-B32")
 
 
 def test_the_tiny_clip_missing_says_how_to_make_it(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "TINY_PATH", tmp_path / "toy_clip.safetensors")
-    with pytest.raises(FileNotFoundError, match="toy_clip.safetensors is missing.*impart_utils.toy_world.train_clip"):
+    with pytest.raises(
+        FileNotFoundError, match="toy_clip.safetensors is missing.*impart_utils.toy_world.train_clip"
+    ):
         find_checkpoint("tiny")
     (tmp_path / "toy_clip.safetensors").write_bytes(b"x")
     assert find_checkpoint("tiny") == tmp_path / "toy_clip.safetensors"
@@ -260,7 +297,9 @@ def test_fetching_asks_for_openais_file_with_its_hash_only_where_it_is_not_there
     from impart_utils.sources import download
 
     asked = []
-    monkeypatch.setattr(download, "fetch_file", lambda url, path, **options: asked.append((url, path, options)))
+    monkeypatch.setattr(
+        download, "fetch_file", lambda url, path, **options: asked.append((url, path, options))
+    )
     monkeypatch.setattr("sys.argv", ["checkpoints", "ViT-B/32"])
     checkpoints.main()
     ((url, path, options),) = asked

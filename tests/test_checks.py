@@ -67,7 +67,6 @@ def test_shape_comes_before_values(name):
 
 
 def test_answers_may_be_lists_float32_or_rounded_a_little():
-    g = given("2.1")
     check("2.1", EXERCISES["2.1"].solution.astype(np.float32))
     check("2.1", EXERCISES["2.1"].solution.tolist())
     check("4.1", [3, 2])

@@ -206,6 +206,8 @@ def test_missing_files_and_rows_name_the_notebook():
                      "reason"] == "video_retrieval.csv is missing: run notebook 06_video_retrieval"
     found = judge("table1-caltech101-clip", table1=table(row()))
     assert found["verdict"] == "not run" and "no row of CLIP on caltech101" in found["reason"]
+    found = judge("table1-caltech101-clip", profile="demo", table1=table(row("toy10", profile="demo")))
+    assert found["verdict"] == "not run" and "no row of CLIP on toy101" in found["reason"]
 
 
 @pytest.mark.parametrize("change, told", [

@@ -15,8 +15,17 @@ SIZES = {  # clip.model.CLIP's arguments: a vision transformer and a ResNet towe
     "vit": (32, 32, 2, 64, 8, 77, 49408, 64, 1, 2),
     "resnet": (64, 32, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 2),
 }
-TEXTS = ["a photo of a cat", "", "word " * 300, "a", "an old red boat by the sea, seen from above in the evening light",
-         "été — 猫 🐈", "a photo of a dog", " ".join(["dog"] * 75), " ".join(["dog"] * 76)]
+TEXTS = [
+    "a photo of a cat",
+    "",
+    "word " * 300,
+    "a",
+    "an old red boat by the sea, seen from above in the evening light",
+    "été — 猫 🐈",
+    "a photo of a dog",
+    " ".join(["dog"] * 75),
+    " ".join(["dog"] * 76),
+]
 
 
 def random_weights(kind, seed=0):
@@ -52,7 +61,8 @@ def test_weights_are_exactly_those_of_the_file(pair):
     loaded = clip.model.state_dict()
     assert set(loaded) == set(original.state_dict())
     for name, value in original.state_dict().items():
-        assert loaded[name].dtype == value.dtype and torch.equal(loaded[name], value), name  # not rounded to half
+        assert loaded[name].dtype == value.dtype, name
+        assert torch.equal(loaded[name], value), name  # not rounded to half on the way
     assert not clip.model.training
 
 
@@ -70,7 +80,7 @@ def test_texts_equal_openais_encode_text_on_all_77_tokens(pair):
 
 def test_texts_do_not_depend_on_their_batch_or_order(pair):
     _, clip = pair
-    texts = [f"{text} {number}" for number in range(20) for text in TEXTS]  # 180: three batches of mixed lengths
+    texts = [f"{text} {number}" for number in range(20) for text in TEXTS]  # 180: three batches
     features = clip.encode_texts(texts)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(texts))
@@ -133,7 +143,9 @@ def test_nothing_to_encode(pair):
 
 @pytest.mark.parametrize("value", [float("nan"), None, 3, b"bytes"])
 def test_a_caption_that_is_no_text_is_named(pair, value):
-    with pytest.raises(TypeError, match="Expected texts to be str, got .* in row 2. Write '' for an empty caption"):
+    with pytest.raises(
+        TypeError, match="Expected texts to be str, got .* in row 2. Write '' for an empty caption"
+    ):
         pair[1].encode_texts(["a", "b", value])
 
 
@@ -151,7 +163,9 @@ def tiny_file(tmp_path_factory):
     from safetensors.torch import save_file
 
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    save_file({name: value.contiguous() for name, value in random_weights("resnet").state_dict().items()}, path)
+    save_file(
+        {name: value.contiguous() for name, value in random_weights("resnet").state_dict().items()}, path
+    )
     return path
 
 
@@ -169,7 +183,9 @@ def test_what_a_loaded_clip_says_of_itself(tiny_file):
 def test_the_key_tells_weights_and_precision_apart(tiny_file, tmp_path):
     from safetensors.torch import save_file
 
-    other = {name: value.contiguous() for name, value in random_weights("resnet", seed=1).state_dict().items()}
+    other = {
+        name: value.contiguous() for name, value in random_weights("resnet", seed=1).state_dict().items()
+    }
     save_file(other, tmp_path / "other.safetensors")
     keys = {load_tiny(tiny_file, precision=precision).key for precision in ("fp32", "fp16", "bf16")}
     keys.add(load_tiny(tmp_path / "other.safetensors").key)
@@ -194,7 +210,9 @@ def test_a_device_may_be_torchs_own_object(tiny_file):
 
 
 def test_loading_twice_gives_the_same_features(tiny_file):
-    np.testing.assert_array_equal(load_tiny(tiny_file).encode_texts(TEXTS), load_tiny(tiny_file).encode_texts(TEXTS))
+    np.testing.assert_array_equal(
+        load_tiny(tiny_file).encode_texts(TEXTS), load_tiny(tiny_file).encode_texts(TEXTS)
+    )
 
 
 def test_unknown_precision_lists_the_known(tiny_file):
@@ -213,15 +231,20 @@ def test_a_missing_file(tmp_path):
 
 
 def test_a_path_promises_vit_b32(tiny_file):
-    with pytest.raises(ValueError, match=r"tiny.safetensors isn't a ViT-B/32: .* is \(16, 4, None, 64\), expected "
-                                         r"\(768, 12, 32, 512\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"tiny.safetensors isn't a ViT-B/32: .* is \(16, 4, None, 64\), expected "
+        r"\(768, 12, 32, 512\)",
+    ):
         load_clip(str(tiny_file), allow_unverified=True)
 
 
 def test_unverified_weights_are_refused_by_default(tmp_path, monkeypatch):
     torch.save(random_weights("vit").state_dict(), tmp_path / "mine.pt")
     monkeypatch.setitem(checkpoints.ARCHITECTURES, "ViT-B/32", (64, 2, 8, 32))
-    with pytest.raises(ValueError, match="mine.pt isn't OpenAI's file for ViT-B/32.*allow_unverified_clip=True"):
+    with pytest.raises(
+        ValueError, match="mine.pt isn't OpenAI's file for ViT-B/32.*allow_unverified_clip=True"
+    ):
         load_clip(str(tmp_path / "mine.pt"))
 
 
@@ -229,7 +252,10 @@ def test_openais_hash_is_accepted_and_named(tmp_path, monkeypatch):
     torch.save(random_weights("vit").state_dict(), tmp_path / "official.pt")
     monkeypatch.setitem(checkpoints.ARCHITECTURES, "ViT-B/32", (64, 2, 8, 32))
     monkeypatch.setattr(checkpoints, "official_hash", lambda name: file_hash(tmp_path / "official.pt"))
-    assert load_clip("ViT-B/32", checkpoint=tmp_path / "official.pt", device="cpu").provenance == "OpenAI ViT-B/32"
+    assert (
+        load_clip("ViT-B/32", checkpoint=tmp_path / "official.pt", device="cpu").provenance
+        == "OpenAI ViT-B/32"
+    )
 
 
 def test_half_precision_files_load_as_their_values(tmp_path):
@@ -263,7 +289,9 @@ def test_a_full_size_vit_b32_of_random_weights(tmp_path):
     with pytest.raises(ValueError, match="isn't OpenAI's file for ViT-B/32"):
         load_clip(str(tmp_path / "vit-b-32.pt"))
     clip = load_clip(str(tmp_path / "vit-b-32.pt"), device="cpu", allow_unverified=True)
-    assert (clip.name, clip.dim) == ("ViT-B/32", 512) and clip.provenance.startswith("unverified weights of ViT-B/32's")
+    assert (clip.name, clip.dim) == ("ViT-B/32", 512) and clip.provenance.startswith(
+        "unverified weights of ViT-B/32's"
+    )
     given = pictures(3)
     with torch.no_grad():
         images = original.encode_image(torch.stack([clip.preprocess(picture) for picture in given])).numpy()

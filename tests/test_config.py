@@ -56,7 +56,9 @@ def test_zero_is_a_value_not_the_profiles_own():
     assert load_config(image_weight=0, text_weight=0.0, seed=0).image_weight == 0
 
 
-@pytest.mark.parametrize("given", ["toy10, toy101", ["toy10", "toy101"], ("toy10", "toy101"), "toy10,toy101,"])
+@pytest.mark.parametrize(
+    "given", ["toy10, toy101", ["toy10", "toy101"], ("toy10", "toy101"), "toy10,toy101,"]
+)
 def test_datasets_as_a_command_line_or_a_notebook_gives_them(given):
     assert load_config(datasets=given).datasets == ("toy10", "toy101")
 
@@ -74,35 +76,46 @@ def test_unknown_profile_lists_the_known():
 
 
 def test_unknown_setting_lists_the_known():
-    with pytest.raises(ValueError, match="Unknown setting 'topk'. Known settings: clip, datasets, .*top_k, image_weight"):
+    with pytest.raises(
+        ValueError, match="Unknown setting 'topk'. Known settings: clip, datasets, .*top_k, image_weight"
+    ):
         load_config(topk=3)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"top_k": 0}, "Expected top_k to be a whole number of at least 1, got 0"),
-    ({"top_k": 2.5}, "Expected top_k to be a whole number of at least 1, got 2.5"),
-    ({"top_k": True}, "Expected top_k to be a whole number of at least 1, got True"),
-    ({"references": -5}, "Expected references to be a whole number of at least 1, got -5"),
-    ({"pairs": "many"}, "Expected pairs to be a whole number of at least 1, got 'many'"),
-    ({"draws": 0}, "Expected draws to be a whole number of at least 1, got 0"),
-    ({"ram_epochs": 0}, "Expected ram_epochs to be"),
-    ({"ram_seeds": 0}, "Expected ram_seeds to be"),
-    ({"limit": 0}, "Expected limit to be None or a whole number of at least 1, got 0"),
-    ({"limit": 1.5}, "Expected limit to be None or a whole number of at least 1, got 1.5"),
-    ({"limit": True}, "Expected limit to be None or a whole number of at least 1, got True"),
-    ({"references": 11, "pairs": 10, "top_k": 2}, "references <= pairs, got references=11 with 10 pairs. Lower references"),
-    ({"references": 7, "top_k": 8}, "top_k <= references, got top_k=8 with 7 references. Lower top_k or raise"),
-    ({"scale": "log"}, "Unknown scale 'log'. Known: unit, raw, mixed"),
-    ({"fps": 0}, "Expected fps > 0 frames per second, got 0"),
-    ({"fps": float("nan")}, "Expected fps > 0 frames per second, got nan"),
-    ({"fps": "four"}, "fps.*'four'"),
-    ({"datasets": ""}, "at least one data set in `datasets`, got none"),
-    ({"datasets": " , "}, "at least one data set in `datasets`, got none"),
-    ({"image_weight": "half"}, "image_weight.*'half'"),
-    ({"text_weight": float("nan")}, "text_weight.*nan"),
-    ({"seed": -1}, "seed.*-1"),
-    ({"precision": "fp8"}, "Unknown precision 'fp8'. Known: auto, fp32, fp16, bf16"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"top_k": 0}, "Expected top_k to be a whole number of at least 1, got 0"),
+        ({"top_k": 2.5}, "Expected top_k to be a whole number of at least 1, got 2.5"),
+        ({"top_k": True}, "Expected top_k to be a whole number of at least 1, got True"),
+        ({"references": -5}, "Expected references to be a whole number of at least 1, got -5"),
+        ({"pairs": "many"}, "Expected pairs to be a whole number of at least 1, got 'many'"),
+        ({"draws": 0}, "Expected draws to be a whole number of at least 1, got 0"),
+        ({"ram_epochs": 0}, "Expected ram_epochs to be"),
+        ({"ram_seeds": 0}, "Expected ram_seeds to be"),
+        ({"limit": 0}, "Expected limit to be None or a whole number of at least 1, got 0"),
+        ({"limit": 1.5}, "Expected limit to be None or a whole number of at least 1, got 1.5"),
+        ({"limit": True}, "Expected limit to be None or a whole number of at least 1, got True"),
+        (
+            {"references": 11, "pairs": 10, "top_k": 2},
+            "references <= pairs, got references=11 with 10 pairs. Lower references",
+        ),
+        (
+            {"references": 7, "top_k": 8},
+            "top_k <= references, got top_k=8 with 7 references. Lower top_k or raise",
+        ),
+        ({"scale": "log"}, "Unknown scale 'log'. Known: unit, raw, mixed"),
+        ({"fps": 0}, "Expected fps > 0 frames per second, got 0"),
+        ({"fps": float("nan")}, "Expected fps > 0 frames per second, got nan"),
+        ({"fps": "four"}, "fps.*'four'"),
+        ({"datasets": ""}, "at least one data set in `datasets`, got none"),
+        ({"datasets": " , "}, "at least one data set in `datasets`, got none"),
+        ({"image_weight": "half"}, "image_weight.*'half'"),
+        ({"text_weight": float("nan")}, "text_weight.*nan"),
+        ({"seed": -1}, "seed.*-1"),
+        ({"precision": "fp8"}, "Unknown precision 'fp8'. Known: auto, fp32, fp16, bf16"),
+    ],
+)
 def test_values_that_can_not_work(settings, message):
     with pytest.raises(ValueError, match=message):
         load_config(**settings)
@@ -123,7 +136,10 @@ def test_relative_paths_mean_the_same_file_wherever_a_kernel_runs(tmp_path, monk
     found = load_config("paper", datasets="folder:pictures,pack:a.npz,cifar10", reference="pack:a.npz+b.npz",
                         films="folder:pairs", clip_checkpoint="weights.pt")
     assert found.datasets == (f"folder:{tmp_path}/pictures", f"pack:{tmp_path}/a.npz", "cifar10")
-    assert found.reference == f"pack:{tmp_path}/a.npz+{tmp_path}/b.npz" and found.films == f"folder:{tmp_path}/pairs"
+    assert (
+        found.reference == f"pack:{tmp_path}/a.npz+{tmp_path}/b.npz"
+        and found.films == f"folder:{tmp_path}/pairs"
+    )
     assert found.clip_checkpoint == str(tmp_path / "weights.pt")
     # what isn't in the working folder counts from the clone, for example from notebooks/
     assert load_config("paper", reference="folder:data/x").reference == f"folder:{config.ROOT}/data/x"
@@ -131,7 +147,9 @@ def test_relative_paths_mean_the_same_file_wherever_a_kernel_runs(tmp_path, monk
 
 
 def test_absolute_paths_and_names_stay_as_they_are(tmp_path):
-    found = load_config("paper", reference=f"folder:{tmp_path}", datasets=f"caltech101:{tmp_path},cifar100", clip="ViT-B/32")
+    found = load_config(
+        "paper", reference=f"folder:{tmp_path}", datasets=f"caltech101:{tmp_path},cifar100", clip="ViT-B/32"
+    )
     assert found.reference == f"folder:{tmp_path}" and found.clip == "ViT-B/32"
     assert found.datasets == (f"caltech101:{tmp_path}", "cifar100")
     assert load_config().reference == "toy" and load_config().clip_checkpoint is None
@@ -158,15 +176,23 @@ def test_a_folder_with_a_plus_in_its_name(tmp_path):
 def test_folders_lie_in_the_clone():
     demo = load_config()
     root = Path(__file__).parents[1]
-    assert config.ROOT == root and demo.data_dir == root / "data" and demo.cache_dir == root / "data" / "cache"
-    assert demo.results_dir == root / "results" / "demo" and demo.figures_dir == root / "results" / "demo" / "figures"
+    assert (
+        config.ROOT == root and demo.data_dir == root / "data" and demo.cache_dir == root / "data" / "cache"
+    )
+    assert (
+        demo.results_dir == root / "results" / "demo"
+        and demo.figures_dir == root / "results" / "demo" / "figures"
+    )
     assert load_config("paper").executed_dir == root / "executed" / "paper"
 
 
 def test_impart_output_takes_all_that_is_written(monkeypatch, tmp_path):
     monkeypatch.setenv("IMPART_OUTPUT", str(tmp_path))
     demo = load_config()
-    assert demo.results_dir == tmp_path / "results" / "demo" and demo.executed_dir == tmp_path / "executed" / "demo"
+    assert (
+        demo.results_dir == tmp_path / "results" / "demo"
+        and demo.executed_dir == tmp_path / "executed" / "demo"
+    )
     assert demo.cache_dir == tmp_path / "data" / "cache"
     assert demo.data_dir == config.ROOT / "data"  # what is read stays where it is
 
@@ -186,7 +212,9 @@ def test_impart_output_relative_means_one_folder_for_all_kernels(monkeypatch, tm
 def test_nothing_is_made_by_asking(tmp_path, monkeypatch):
     monkeypatch.setenv("IMPART_OUTPUT", str(tmp_path))
     demo = load_config()
-    assert [demo.cache_dir, demo.results_dir, demo.figures_dir, demo.executed_dir] and not list(tmp_path.iterdir())
+    assert [demo.cache_dir, demo.results_dir, demo.figures_dir, demo.executed_dir] and not list(
+        tmp_path.iterdir()
+    )
 
 
 def test_missing_input_is_an_error_of_its_own():
@@ -198,7 +226,11 @@ def test_missing_input_is_an_error_of_its_own():
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
     """A small repository in place of the kit's."""
-    for name, content in (("impart_utils/a.py", "x = 1\n"), ("notebooks/00.ipynb", "{}"), ("README.md", "hello")):
+    for name, content in (
+        ("impart_utils/a.py", "x = 1\n"),
+        ("notebooks/00.ipynb", "{}"),
+        ("README.md", "hello"),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.setattr(config, "ROOT", tmp_path)
@@ -237,8 +269,12 @@ def test_commit_of_a_changed_clone_says_so_and_names_the_change(clone):
     git(clone, "add", ".")
     git(clone, "commit", "-qm", "one")
     head, seen = fresh_commit(), set()
-    for name, content in (("impart_utils/a.py", "x = 2\n"), ("impart_utils/a.py", "x = 3\n"), ("notebooks/00.ipynb", "{ }"),
-                          ("impart_utils/new.py", "")):
+    for name, content in (
+        ("impart_utils/a.py", "x = 2\n"),
+        ("impart_utils/a.py", "x = 3\n"),
+        ("notebooks/00.ipynb", "{ }"),
+        ("impart_utils/new.py", ""),
+    ):
         (clone / name).write_text(content)
         seen.add(fresh_commit())
     assert len(seen) == 4
@@ -258,4 +294,8 @@ def test_run_info(monkeypatch):
     monkeypatch.setattr(config, "commit", lambda: "abc")
     assert config.run_info(load_config()) == {"run_id": "interactive", "commit": "abc", "profile": "demo"}
     monkeypatch.setenv("IMPART_RUN_ID", "20240101-1")
-    assert config.run_info(load_config("paper")) == {"run_id": "20240101-1", "commit": "abc", "profile": "paper"}
+    assert config.run_info(load_config("paper")) == {
+        "run_id": "20240101-1",
+        "commit": "abc",
+        "profile": "paper",
+    }

@@ -41,8 +41,17 @@ def test_folder(folder):
     assert dataset.class_names == ["Ant", "cat", "zebra"]
     np.testing.assert_array_equal(dataset.labels, [0, 0, 1, 1, 1, 1, 2, 2, 2])
     assert dataset.labels.dtype == np.int64
-    assert dataset.ids == ["Ant/0.png", "Ant/1.png", "cat/0.png", "cat/1.png", "cat/2.png", "cat/3.png", "zebra/0.png",
-                           "zebra/1.png", "zebra/2.png"]
+    assert dataset.ids == [
+        "Ant/0.png",
+        "Ant/1.png",
+        "cat/0.png",
+        "cat/1.png",
+        "cat/2.png",
+        "cat/3.png",
+        "zebra/0.png",
+        "zebra/1.png",
+        "zebra/2.png",
+    ]
     assert len(dataset.pictures) == dataset.n_available == 9 and dataset.title == "pets"
     assert dataset.pictures[5].getpixel((0, 0)) == (30, 10, 170)  # cat/3
     assert dataset.notes == ["a folder of 9 pictures, not a data set of the paper"]
@@ -60,7 +69,9 @@ def test_pictures_of_any_mode_come_as_rgb(tmp_path, mode):
     suffix = "tif" if mode == "CMYK" else "png"
     picture(50, mode=mode).save(tmp_path / "set" / "a" / f"x.{suffix}")
     if suffix == "tif":
-        (tmp_path / "set" / "a" / "x.tif").rename(tmp_path / "set" / "a" / "x.jpg")  # a wrong suffix is no fault
+        (tmp_path / "set" / "a" / "x.tif").rename(
+            tmp_path / "set" / "a" / "x.jpg"
+        )  # a wrong suffix is no fault
     assert load_dataset(f"folder:{tmp_path / 'set'}", load_config()).pictures[0].mode == "RGB"
 
 
@@ -72,7 +83,11 @@ def test_other_files_and_hidden_ones_are_passed_over(folder):
     (folder / ".ipynb_checkpoints").mkdir()
     picture(70).save(folder / "cat" / "BIG.JPG", format="JPEG")
     dataset = load_dataset(f"folder:{folder}", load_config())
-    assert dataset.class_names == ["Ant", "cat", "zebra"] and "cat/BIG.JPG" in dataset.ids and len(dataset.ids) == 10
+    assert (
+        dataset.class_names == ["Ant", "cat", "zebra"]
+        and "cat/BIG.JPG" in dataset.ids
+        and len(dataset.ids) == 10
+    )
 
 
 def test_a_relative_path_counts_from_the_working_folder(folder, monkeypatch):
@@ -92,7 +107,9 @@ def test_folders_that_hold_nothing(folder, tmp_path):
     with pytest.raises(MissingInput, match="There is no folder .*nowhere"):
         load_dataset(f"folder:{tmp_path / 'nowhere'}", load_config())
     (folder / "dog").mkdir()
-    with pytest.raises(ValueError, match=r"no picture in .*dog \(looked for .jpg.*Remove the folder or fill it"):
+    with pytest.raises(
+        ValueError, match=r"no picture in .*dog \(looked for .jpg.*Remove the folder or fill it"
+    ):
         load_dataset(f"folder:{folder}", load_config())
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no folder of pictures in .*empty. Expected one folder per class"):
@@ -105,7 +122,9 @@ def test_limit_is_always_the_same_subset(folder):
     whole, part = (load_dataset(f"folder:{folder}", load_config(limit=limit)) for limit in (None, 5))
     again = load_dataset(f"folder:{folder}", load_config(limit=5, seed=7))
     assert part.ids == again.ids and len(part.ids) == len(part.pictures) == len(part.labels) == 5
-    assert part.ids == [name for name in whole.ids if name in part.ids] != whole.ids[:5]  # in order, but not the first
+    assert (
+        part.ids == [name for name in whole.ids if name in part.ids] != whole.ids[:5]
+    )  # in order, but not the first
     assert part.n_available == 9 and part.notes[-1] == "a subset of 5 of 9 pictures"
     for row, name in enumerate(part.ids):
         place = whole.ids.index(name)
@@ -130,7 +149,7 @@ def test_key_depends_on_names_and_labels(folder):
 
 
 def test_key_changes_with_the_pictures_behind_the_names(folder):
-    """The key names the features in the cache: another picture under an old name must not get the old features."""
+    """The cache is keyed by it: another picture under an old name must not get the old features."""
     before = load_dataset(f"folder:{folder}", load_config()).key
     picture(99, size=(60, 40)).save(folder / "cat" / "1.png")
     os.utime(folder / "cat" / "1.png", (1, 1))
@@ -149,8 +168,11 @@ def test_key_tells_folders_of_one_name_apart(folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["imagenet", "CIFAR10", "folder", "folder:", "toy10:somewhere", "toy11", ""])
 def test_unknown_names_list_the_known(name):
-    with pytest.raises(ValueError, match=f"Unknown data set '{name}'. Known: toy10, toy100, toy101, cifar10, cifar100, "
-                                         "caltech101, folder:PATH, pack:FILE"):
+    with pytest.raises(
+        ValueError,
+        match=f"Unknown data set '{name}'. Known: toy10, toy100, toy101, cifar10, cifar100, "
+        "caltech101, folder:PATH, pack:FILE",
+    ):
         load_dataset(name, load_config())
 
 
@@ -189,7 +211,12 @@ def test_the_shared_sample_of_caltech():
     assert len(dataset.ids) == len(dataset.labels) == 808 and len(dataset.class_names) == 101
     assert set(np.bincount(dataset.labels)) == {8}
     assert "BACKGROUND_Google" not in dataset.class_names
-    assert dataset.class_names[:4] == ["Faces", "Faces_easy", "Leopards", "Motorbikes"]  # capitals first, as torchvision
+    assert dataset.class_names[:4] == [
+        "Faces",
+        "Faces_easy",
+        "Leopards",
+        "Motorbikes",
+    ]  # capitals first, as torchvision
     assert "808 pictures in 101 classes, the whole set has 8677 in 101" in dataset.notes
     grey = next(row for row in range(808) if Image.open(dataset.pictures.paths[row]).mode == "L")
     assert dataset.pictures[grey].mode == "RGB"
@@ -206,10 +233,22 @@ def small_cifar(tmp_path, monkeypatch):
     planes = rng.integers(0, 256, (12, 3072), dtype=np.uint8)  # red plane, green, blue
     labels = rng.integers(0, 10, 12).tolist()
     layouts = {
-        torchvision.datasets.CIFAR10: (["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"],
-                                       "test_batch", "batches.meta", "label_names", "labels", list("abcdefghij")),
-        torchvision.datasets.CIFAR100: (["train"], "test", "meta", "fine_label_names", "fine_labels",
-                                        [f"fine_{row}" for row in range(100)]),
+        torchvision.datasets.CIFAR10: (
+            ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"],
+            "test_batch",
+            "batches.meta",
+            "label_names",
+            "labels",
+            list("abcdefghij"),
+        ),
+        torchvision.datasets.CIFAR100: (
+            ["train"],
+            "test",
+            "meta",
+            "fine_label_names",
+            "fine_labels",
+            [f"fine_{row}" for row in range(100)],
+        ),
     }
     for kind, (train, test, meta, names_key, labels_key, names) in layouts.items():
         folder, hashes = tmp_path / kind.base_folder, {}
@@ -224,14 +263,18 @@ def small_cifar(tmp_path, monkeypatch):
     return tmp_path, planes, labels
 
 
-@pytest.mark.parametrize("name, title, classes", [("cifar10", "CIFAR-10", 10), ("cifar100", "CIFAR-100", 100)])
+@pytest.mark.parametrize(
+    "name, title, classes", [("cifar10", "CIFAR-10", 10), ("cifar100", "CIFAR-100", 100)]
+)
 def test_cifar_files_are_read(small_cifar, name, title, classes):
     root, planes, labels = small_cifar
     dataset = load_dataset(f"{name}:{root}", load_config())
     assert dataset.title == title and len(dataset.class_names) == classes
     np.testing.assert_array_equal(dataset.labels, labels)
     for row in range(12):
-        np.testing.assert_array_equal(np.asarray(dataset.pictures[row]), planes[row].reshape(3, 32, 32).transpose(1, 2, 0))
+        np.testing.assert_array_equal(
+            np.asarray(dataset.pictures[row]), planes[row].reshape(3, 32, 32).transpose(1, 2, 0)
+        )
     assert dataset.ids[3] == f"{name}-test-00003"
 
 
@@ -261,18 +304,25 @@ def tar_gz(tree, names):
     return buffer.getvalue()
 
 
-TREE = {"101_ObjectCategories/a/image_0001.jpg": b"1", "101_ObjectCategories/b/image_0001.jpg": os.urandom(50_000)}
+TREE = {
+    "101_ObjectCategories/a/image_0001.jpg": b"1",
+    "101_ObjectCategories/b/image_0001.jpg": os.urandom(50_000),
+}
 
 
 def caltech_zip(path, inner=None):
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("caltech-101/101_ObjectCategories.tar.gz", tar_gz(TREE, TREE) if inner is None else inner)
+        file.writestr(
+            "caltech-101/101_ObjectCategories.tar.gz", tar_gz(TREE, TREE) if inner is None else inner
+        )
         file.writestr("caltech-101/Annotations.tar", b"not needed")
     return path
 
 
 def files_in(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_unpack_a_zip_with_a_tar_inside(tmp_path):

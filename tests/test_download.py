@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from impart_utils.config import MissingInput
-from impart_utils.sources import download
-from impart_utils.sources.download import commons_url, download_pictures, fetch_file
+from impart_utils.sources import download, picture_client, pictures
+from impart_utils.sources.download import fetch_file
+from impart_utils.sources.pictures import commons_url, download_pictures
+from PIL import Image
 
 
 @functools.cache
@@ -240,7 +240,7 @@ def test_an_ok_row_says_what_was_fetched(tmp_path):
     assert (png["bytes"], png["width"], png["height"]) == (len(picture(7)), 32, 24)
     assert png["license"] == "http://creativecommons.org/licenses/by/2.0/#7"
     assert png["page"] == "http://example.org/7" and png["url"] == png["final_url"]
-    assert set(png) == set(download.FIELDS)
+    assert set(png) == set(picture_client.FIELDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "7.png", "jpg.jpg", "manifest.csv", "manifest.jsonl"]
 
@@ -322,7 +322,7 @@ def test_the_default_limit_of_two_requests_per_second_holds(tmp_path):
 
 
 def test_hosts_of_one_domain_share_a_limit_and_others_have_their_own():
-    client = download._Client(per_host=20.0, timeout=1, allow_private=True, max_bytes=1, user_agent="")
+    client = picture_client._Client(per_host=20.0, timeout=1, allow_private=True, max_bytes=1, user_agent="")
     start = time.monotonic()
     for number in range(5):
         client.take_turn(f"http://farm{number}.staticflickr.com/1.jpg")
@@ -397,7 +397,7 @@ def test_known_hosts_are_asked_by_https(tmp_path, monkeypatch):
         asked.append(url)
         return picture(len(asked)), url
 
-    monkeypatch.setattr(download._Client, "body", body)
+    monkeypatch.setattr(picture_client._Client, "body", body)
     urls = ["http://farm1.staticflickr.com/1/2.jpg", "http://staticflickr.com/x", "http://notstaticflickr.com/x",
             "http://flickr.com.evil.org/x", "https://live.staticflickr.com/x"]
     rows = [{"photoid": str(number), "downloadurl": url} for number, url in enumerate(urls)]
@@ -416,7 +416,7 @@ def test_known_hosts_are_asked_by_https(tmp_path, monkeypatch):
     "http://[::ffff:127.0.0.1]/", "http://user@127.0.0.1/", "http://224.0.0.1/", "http://example.org\\@127.0.0.1/",
 ])
 def test_other_schemes_and_private_ranges_are_refused(url, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "_get", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(picture_client, "_get", lambda *_, **__: pytest.fail("asked"))
     row, = download_pictures([{"photoid": "1", "downloadurl": url}], tmp_path, progress=False)
     assert row["state"] == "dead" and row["detail"].startswith("refused: ")
 
@@ -446,7 +446,7 @@ def test_a_name_that_is_not_found_is_dead(tmp_path, monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
-    monkeypatch.setattr(download.requests.utils, "getproxies", dict)
+    monkeypatch.setattr(picture_client.requests.utils, "getproxies", dict)
     row, = download_pictures([{"photoid": "1", "downloadurl": "http://a.example/"}], tmp_path, progress=False)
     assert row["state"] == "dead" and "host name not found" in row["detail"]
 
@@ -498,7 +498,7 @@ def test_an_error_in_the_middle_loses_nothing(tmp_path, monkeypatch):
     names = [*range(20), "dead", *range(20, 40)]
     with Server() as server:
         with monkeypatch.context() as patch:
-            real, calls = download.atomic_path, []
+            real, calls = pictures.atomic_path, []
 
             def full(path):
                 calls.append(path)
@@ -506,7 +506,7 @@ def test_an_error_in_the_middle_loses_nothing(tmp_path, monkeypatch):
                     raise OSError(28, "No space left on device")
                 return real(path)
 
-            patch.setattr(download, "atomic_path", full)
+            patch.setattr(pictures, "atomic_path", full)
             with pytest.raises(OSError, match="No space left"):
                 fetch(server, names, tmp_path, threads=4)
         logged = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
@@ -520,7 +520,7 @@ def test_an_error_in_the_middle_loses_nothing(tmp_path, monkeypatch):
 def test_a_killed_process_loses_nothing(tmp_path):
     names = [*range(60), "dead"]
     with Server(latency=lambda path: 0.03) as server:
-        script = ("from impart_utils.sources.download import download_pictures; import json, sys\n"
+        script = ("from impart_utils.sources.pictures import download_pictures; import json, sys\n"
                   f"download_pictures(json.load(sys.stdin), {str(tmp_path / 'p')!r}, per_host=None, "
                   "threads=2, allow_private=True, progress=False)")
         log = tmp_path / "p" / "manifest.jsonl"

@@ -74,9 +74,35 @@ def test_atomic_path_makes_files_as_readable_as_others(tmp_path):
 
 def test_content_hash_tells_everything_apart():
     x = np.arange(6, dtype=np.float32)
-    parts = [(), ("",), ("a",), ("b",), ("a", "b"), ("ab",), (["a", "b"],), (1,), (1.5,), ("1",), (True,), (None,),
-             (b"a",), (x,), (x.reshape(2, 3),), (x.reshape(3, 2),), (x.astype(np.float64),), (x.astype(np.int32),),
-             (x[::-1],), (x[:5],), (x, x), ({"a": 1},), ({"a": 2},), ({"b": 1},), ([1, 2],), ([2, 1],), ([[1], 2],)]
+    parts = [
+        (),
+        ("",),
+        ("a",),
+        ("b",),
+        ("a", "b"),
+        ("ab",),
+        (["a", "b"],),
+        (1,),
+        (1.5,),
+        ("1",),
+        (True,),
+        (None,),
+        (b"a",),
+        (x,),
+        (x.reshape(2, 3),),
+        (x.reshape(3, 2),),
+        (x.astype(np.float64),),
+        (x.astype(np.int32),),
+        (x[::-1],),
+        (x[:5],),
+        (x, x),
+        ({"a": 1},),
+        ({"a": 2},),
+        ({"b": 1},),
+        ([1, 2],),
+        ([2, 1],),
+        ([[1], 2],),
+    ]
     hashes = [content_hash(*part) for part in parts]
     assert len(set(hashes)) == len(parts)
     assert all(len(text) == 16 and set(text) <= set("0123456789abcdef") for text in hashes)
@@ -101,8 +127,14 @@ def test_content_hash_depends_on_content_alone():
 def test_content_hash_is_the_same_in_another_process():
     parts = ("a", 1, [2.5, None], {"b": ["c"]})
     code = f"from impart_utils.sources.features import content_hash; print(content_hash(*{parts!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=config.ROOT,
-                          env={**os.environ, "PYTHONHASHSEED": "7"})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=config.ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
     assert done.stdout.strip() == content_hash(*parts)
 
 
@@ -209,7 +241,9 @@ def test_items_can_be_functions_that_open_them_when_their_turn_comes(tmp_path, s
         return open_item
 
     with pytest.raises(KeyboardInterrupt):
-        encode_to_cache(Encoder(fail_at=5), [(str(i), opener(i)) for i in range(30)], tmp_path, key="k", batch_size=4)
+        encode_to_cache(
+            Encoder(fail_at=5), [(str(i), opener(i)) for i in range(30)], tmp_path, key="k", batch_size=4
+        )
     assert opened == list(range(8))  # not all 30 at once: two batches
 
 
@@ -223,10 +257,14 @@ def broken_items(n, broken):
     return [(f"item-{i}", opener(i)) for i in range(n)]
 
 
-@pytest.mark.parametrize("broken", [{0}, {13}, {22}, {4, 5, 6, 7}, set(range(10, 20)), {0, 9, 10, 19, 20, 22}])
+@pytest.mark.parametrize(
+    "broken", [{0}, {13}, {22}, {4, 5, 6, 7}, set(range(10, 20)), {0, 9, 10, 19, 20, 22}]
+)
 def test_items_that_can_not_be_opened_are_left_out_with_their_reason(tmp_path, small_shards, broken):
     for _ in range(2):  # the second time from disk
-        result, ids, skipped = encode_to_cache(Encoder(), broken_items(23, broken), tmp_path, key="k", batch_size=4)
+        result, ids, skipped = encode_to_cache(
+            Encoder(), broken_items(23, broken), tmp_path, key="k", batch_size=4
+        )
         kept = [i for i in range(23) if i not in broken]
         np.testing.assert_array_equal(result, expected(kept))
         assert ids == [f"item-{i}" for i in kept]
@@ -234,7 +272,9 @@ def test_items_that_can_not_be_opened_are_left_out_with_their_reason(tmp_path, s
 
 
 def test_no_item_that_can_be_opened(tmp_path, small_shards):
-    with pytest.raises(ValueError, match="None of 12 items could be opened; the first reason: OSError: picture 0 is cut"):
+    with pytest.raises(
+        ValueError, match="None of 12 items could be opened; the first reason: OSError: picture 0 is cut"
+    ):
         encode_to_cache(Encoder(), broken_items(12, range(12)), tmp_path, key="k", batch_size=4)
 
 
@@ -263,14 +303,18 @@ def test_features_that_are_not_finite_name_the_item_and_are_not_kept(tmp_path, v
         result[np.array(items) == 6, 1] = value
         return result
 
-    with pytest.raises(ValueError, match="Features of item 'item-6' are not finite. Encode with precision='fp32'"):
+    with pytest.raises(
+        ValueError, match="Features of item 'item-6' are not finite. Encode with precision='fp32'"
+    ):
         encode_to_cache(encode, numbered(9), tmp_path, key="k", batch_size=4)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (5, 2), (4,), (4, 1, 2)])
 def test_an_encoder_that_drops_or_adds_rows(tmp_path, shape):
-    with pytest.raises(ValueError, match=r"encode to return one row for each of 4 items, got an array of shape \("):
+    with pytest.raises(
+        ValueError, match=r"encode to return one row for each of 4 items, got an array of shape \("
+    ):
         encode_to_cache(lambda items: np.ones(shape), numbered(4), tmp_path, key="k")
 
 
@@ -279,11 +323,17 @@ def test_an_encoder_that_drops_or_adds_rows(tmp_path, shape):
 def make_pack(m=4, d=3, **changes):
     rng = np.random.default_rng(0)
     parts = dict(
-        image_features=rng.normal(size=(m, d)).astype(np.float32), ids=[f"p{row}" for row in range(m)], model="fake CLIP",
-        text_features=rng.normal(size=(m, d)).astype(np.float32), captions=["one", "", "None", "ünï\n"][:m],
-        labels=np.array([1, 0, 1, 1][:m]), class_names=["cat", "dog"],
-        class_features=rng.normal(size=(2, d)).astype(np.float32), prompts=["a cat", "a dog"],
-        metadata={"source": "the test", "columns": {"licence": ["BY"] * m}})
+        image_features=rng.normal(size=(m, d)).astype(np.float32),
+        ids=[f"p{row}" for row in range(m)],
+        model="fake CLIP",
+        text_features=rng.normal(size=(m, d)).astype(np.float32),
+        captions=["one", "", "None", "ünï\n"][:m],
+        labels=np.array([1, 0, 1, 1][:m]),
+        class_names=["cat", "dog"],
+        class_features=rng.normal(size=(2, d)).astype(np.float32),
+        prompts=["a cat", "a dog"],
+        metadata={"source": "the test", "columns": {"licence": ["BY"] * m}},
+    )
     return Pack(**{**parts, **changes})
 
 
@@ -298,10 +348,15 @@ def assert_same(pack, other):
         assert getattr(pack, name) == getattr(other, name), name
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"text_features": None, "captions": None}, {"labels": None, "class_names": None, "class_features": None},
-    {"class_features": None, "prompts": None, "metadata": {}},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"text_features": None, "captions": None},
+        {"labels": None, "class_names": None, "class_features": None},
+        {"class_features": None, "prompts": None, "metadata": {}},
+    ],
+)
 def test_a_pack_comes_back_as_it_was(tmp_path, changes):
     pack = make_pack(**changes)
     save_pack(tmp_path / "pack.safetensors", pack)
@@ -318,7 +373,9 @@ def test_key_of_a_pack_changes_with_its_features():
 
 
 def test_a_pack_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no feature pack at .*nowhere.npz. Check the path given after 'pack:'"):
+    with pytest.raises(
+        FileNotFoundError, match="no feature pack at .*nowhere.npz. Check the path given after 'pack:'"
+    ):
         load_pack(tmp_path / "nowhere.npz")
     np.savez(tmp_path / "images.npz", image_features=np.ones((2, 3)))
     with pytest.raises(FileNotFoundError, match="no feature pack at .*texts.npz"):
@@ -355,10 +412,16 @@ def test_npz_of_a_test_set(tmp_path):
              images=np.zeros((4, 2, 2, 3), np.uint8), model=np.array(["OpenAI CLIP ViT-B/32"]))
     pack = load_pack(tmp_path / "set.npz")
     np.testing.assert_array_equal(pack.image_features, x)
-    assert pack.image_features.dtype == pack.class_features.dtype == np.float32 and pack.labels.dtype == np.int64
+    assert (
+        pack.image_features.dtype == pack.class_features.dtype == np.float32 and pack.labels.dtype == np.int64
+    )
     np.testing.assert_array_equal(pack.class_features, W)
     assert pack.text_features is None and pack.captions is None
-    assert (pack.ids, pack.class_names, pack.prompts) == (["0", "1", "2", "3"], ["cat", "dog"], ["a cat", "a dog"])
+    assert (pack.ids, pack.class_names, pack.prompts) == (
+        ["0", "1", "2", "3"],
+        ["cat", "dog"],
+        ["a cat", "a dog"],
+    )
     assert pack.model == "OpenAI CLIP ViT-B/32"
 
 
@@ -375,7 +438,9 @@ def test_npz_of_pairs(tmp_path):
 def test_npz_with_its_texts_in_a_second_file(tmp_path):
     x, vocabulary = np.arange(1, 13).reshape(4, 3), np.arange(100, 115).reshape(5, 3)
     np.savez(tmp_path / "images.npz", image_features=x, pseudo_text_index=np.array([4, 0, 4, 2]))
-    np.savez(tmp_path / "texts.npz", text_features=vocabulary, labels=np.array(["ant", "bee", "cat", "dog", "elk"]))
+    np.savez(
+        tmp_path / "texts.npz", text_features=vocabulary, labels=np.array(["ant", "bee", "cat", "dog", "elk"])
+    )
     pack = load_pack(f"{tmp_path}/images.npz+{tmp_path}/texts.npz")
     np.testing.assert_array_equal(pack.text_features, vocabulary[[4, 0, 4, 2]])
     assert pack.captions == ["a elk", "a ant", "a elk", "a cat"]
@@ -428,23 +493,37 @@ def test_an_npz_that_is_none(tmp_path, content):
 
 def test_an_npz_without_image_features_lists_what_it_has(tmp_path):
     np.savez(tmp_path / "other.npz", embeddings=np.ones((2, 3)), names=np.array(["a", "b"]))
-    with pytest.raises(ValueError, match="Expected an array image_features in .*other.npz, found embeddings, names"):
+    with pytest.raises(
+        ValueError, match="Expected an array image_features in .*other.npz, found embeddings, names"
+    ):
         load_pack(tmp_path / "other.npz")
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"ids": ["a"]}, "expected 4 rows in ids, got 1"),
-    ({"captions": ["a"] * 5}, "expected 4 rows in captions, got 5"),
-    ({"labels": np.array([0, 1])}, "expected 4 rows in labels, got 2"),
-    ({"text_features": np.ones((3, 3), np.float32)}, "expected 4 rows in text_features, got 3"),
-    ({"text_features": np.ones((4, 2), np.float32)}, r"expected text_features with 3 columns, got shape \(4, 2\)"),
-    ({"class_features": np.ones((2, 5), np.float32)}, r"expected class_features with 3 columns, got shape \(2, 5\)"),
-    ({"class_features": np.ones((3, 3), np.float32)}, "expected one row of class_features for each class name"),
-    ({"labels": np.array([0, 1, 2, 0])}, "expected labels from 0 to 1 with one class name each"),
-    ({"labels": np.array([0, 1, -1, 0])}, "expected labels from 0 to 1"),
-    ({"image_features": np.ones(4, np.float32)}, "image_features"),
-    ({"image_features": np.ones((4, 3, 2), np.float32)}, "image_features"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"ids": ["a"]}, "expected 4 rows in ids, got 1"),
+        ({"captions": ["a"] * 5}, "expected 4 rows in captions, got 5"),
+        ({"labels": np.array([0, 1])}, "expected 4 rows in labels, got 2"),
+        ({"text_features": np.ones((3, 3), np.float32)}, "expected 4 rows in text_features, got 3"),
+        (
+            {"text_features": np.ones((4, 2), np.float32)},
+            r"expected text_features with 3 columns, got shape \(4, 2\)",
+        ),
+        (
+            {"class_features": np.ones((2, 5), np.float32)},
+            r"expected class_features with 3 columns, got shape \(2, 5\)",
+        ),
+        (
+            {"class_features": np.ones((3, 3), np.float32)},
+            "expected one row of class_features for each class name",
+        ),
+        ({"labels": np.array([0, 1, 2, 0])}, "expected labels from 0 to 1 with one class name each"),
+        ({"labels": np.array([0, 1, -1, 0])}, "expected labels from 0 to 1"),
+        ({"image_features": np.ones(4, np.float32)}, "image_features"),
+        ({"image_features": np.ones((4, 3, 2), np.float32)}, "image_features"),
+    ],
+)
 def test_packs_whose_parts_do_not_fit_name_their_file(tmp_path, changes, message):
     with pytest.raises(ValueError, match=f"the file: .*{message}"):
         check_pack(make_pack(**changes), "the file")

@@ -1,7 +1,7 @@
 """Figures: what stands in them is the data's, legible, in the method's color, and says when it is toy."""
 
 import itertools
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -106,7 +106,7 @@ def texts_of(fig):
             if text.get_visible() and text.get_text().strip() and text not in unseen]
 
 
-@lru_cache(maxsize=None)
+@cache
 def drawn(name):
     """(text, size, box) of everything written in a figure."""
     fig = figure_of(FIGURES[name](True))

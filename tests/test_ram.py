@@ -6,14 +6,16 @@ import math
 import pytest
 import torch
 
-from impart_utils.ram import RAM
+from impart_utils.ram import RAM, folded_attention, plain_attention
 
 CHOICES = list(itertools.product(["none", "branch", "sum"], ["relu", "none"], [None, "zero"]))
 
 
 def inputs(b=3, k=4, d=8, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator, dtype=dtype) * 3 for shape in ((b, d), (b, k, d), (b, k, d))]
+    return [
+        torch.randn(shape, generator=generator, dtype=dtype) * 3 for shape in ((b, d), (b, k, d), (b, k, d))
+    ]
 
 
 def make(dim=8, seed=0, **options):
@@ -38,7 +40,9 @@ def slow_attention(query, keys, values, weights, prefix, heads):
         scores = [float((q[part] * (W_k @ key + b_k)[part]).sum()) / math.sqrt(width) for key in keys]
         total = sum(math.exp(score - max(scores)) for score in scores)
         shares = [math.exp(score - max(scores)) / total for score in scores]
-        mixed.append(sum(share * (W_v @ value + b_v)[part] for share, value in zip(shares, values, strict=True)))
+        mixed.append(
+            sum(share * (W_v @ value + b_v)[part] for share, value in zip(shares, values, strict=True))
+        )
     return weights[prefix + "out_proj.weight"] @ torch.cat(mixed) + weights[prefix + "out_proj.bias"]
 
 
@@ -62,14 +66,34 @@ def slow_ram(ram, image, r_img, r_txt, *, heads, normalize, between, gate):
 
 
 @pytest.mark.parametrize("normalize, between, gate", CHOICES)
-def test_equals_the_slow_form(normalize, between, gate):
+@pytest.mark.parametrize("attend", [None, folded_attention, plain_attention])
+def test_equals_the_slow_form(normalize, between, gate, attend):
     options = {"normalize": normalize, "between": between, "gate": gate}
     ram, blocks = make(heads=4, layers=3, **options), inputs()
     with torch.no_grad():
-        result = ram(*blocks)
+        result = ram(*blocks, attend=attend)
         expected = slow_ram(ram, *blocks, heads=4, **options)
     assert result.shape == (3, 8)
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_folded_and_plain_attention_agree_at_the_papers_size():
+    ram, blocks = RAM(512), inputs(b=20, k=8, d=512, dtype=torch.float32)
+    with torch.no_grad():
+        folded, plain = ram(*blocks), ram(*blocks, attend=plain_attention)
+    assert (folded - plain).abs().max() < 1e-5 * plain.abs().max()
+
+
+def test_folded_and_plain_attention_have_the_same_gradients():
+    ram = make(heads=4)
+    found = []
+    for attend in (folded_attention, plain_attention):
+        blocks = [block.requires_grad_() for block in inputs()]
+        ram.zero_grad()
+        ram(*blocks, attend=attend).pow(3).sum().backward()
+        found.append([block.grad for block in blocks] + [value.grad.clone() for value in ram.parameters()])
+    for folded, plain in zip(*found, strict=True):
+        torch.testing.assert_close(folded, plain, atol=1e-8, rtol=1e-6)
 
 
 def test_the_choices_differ_from_one_another():
@@ -82,7 +106,7 @@ def test_the_choices_differ_from_one_another():
 
 
 def test_the_branches_cross():
-    """Q asks images for texts in one branch and texts for images in the other: swapping them is another RAM."""
+    """One branch asks images for texts, the other texts for images: swapped, it is another RAM."""
     ram = make(layers=1)
     image, r_img, r_txt = inputs()
     with torch.no_grad():
@@ -106,7 +130,9 @@ def test_a_gate_starts_from_the_query(normalize):
     image, r_img, r_txt = inputs(dtype=torch.float32)
     ram = RAM(8, heads=2, normalize=normalize, gate="zero", between="none")
     assert torch.equal(ram(image, r_img, r_txt), image)
-    assert torch.equal(RAM(8, heads=2, layers=1, normalize=normalize, gate="zero")(image, r_img, r_txt), image)
+    assert torch.equal(
+        RAM(8, heads=2, layers=1, normalize=normalize, gate="zero")(image, r_img, r_txt), image
+    )
 
 
 def test_a_gate_with_relu_between_starts_from_the_querys_positive_part():
@@ -151,7 +177,9 @@ def test_copies_of_one_pair_count_as_that_pair():
     ram = make()
     image, r_img, r_txt = inputs(k=1)
     with torch.no_grad():
-        torch.testing.assert_close(ram(image, r_img.repeat(1, 5, 1), r_txt.repeat(1, 5, 1)), ram(image, r_img, r_txt))
+        torch.testing.assert_close(
+            ram(image, r_img.repeat(1, 5, 1), r_txt.repeat(1, 5, 1)), ram(image, r_img, r_txt)
+        )
 
 
 def test_pictures_do_not_see_each_other():
@@ -205,15 +233,21 @@ def test_unknown_choices_list_the_known(options, message):
         RAM(512, **options)
 
 
-@pytest.mark.parametrize("shapes, message", [
-    (((3, 4), (3, 2, 8), (3, 2, 8)), r"Expected image of shape \(b, 8\), got \(3, 4\)"),
-    (((8,), (3, 2, 8), (3, 2, 8)), r"Expected image of shape \(b, 8\), got \(8,\)"),
-    (((3, 8), (3, 8), (3, 2, 8)), r"Expected r_img of shape \(3, k, 8\).*got \(3, 8\)"),
-    (((3, 8), (2, 2, 8), (2, 2, 8)), r"Expected r_img of shape \(3, k, 8\).*got \(2, 2, 8\)"),
-    (((3, 8), (3, 2, 8), (3, 2, 4)), r"Expected r_txt of shape \(3, k, 8\).*got \(3, 2, 4\)"),
-    (((3, 8), (3, 2, 8), (3, 5, 8)), r"Expected r_txt of shape .*one k >= 1 for images and texts, got \(3, 5, 8\)"),
-    (((3, 8), (3, 0, 8), (3, 0, 8)), r"Expected r_img of shape .*one k >= 1.*got \(3, 0, 8\)"),
-])
+@pytest.mark.parametrize(
+    "shapes, message",
+    [
+        (((3, 4), (3, 2, 8), (3, 2, 8)), r"Expected image of shape \(b, 8\), got \(3, 4\)"),
+        (((8,), (3, 2, 8), (3, 2, 8)), r"Expected image of shape \(b, 8\), got \(8,\)"),
+        (((3, 8), (3, 8), (3, 2, 8)), r"Expected r_img of shape \(3, k, 8\).*got \(3, 8\)"),
+        (((3, 8), (2, 2, 8), (2, 2, 8)), r"Expected r_img of shape \(3, k, 8\).*got \(2, 2, 8\)"),
+        (((3, 8), (3, 2, 8), (3, 2, 4)), r"Expected r_txt of shape \(3, k, 8\).*got \(3, 2, 4\)"),
+        (
+            ((3, 8), (3, 2, 8), (3, 5, 8)),
+            r"Expected r_txt of shape .*one k >= 1 for images and texts, got \(3, 5, 8\)",
+        ),
+        (((3, 8), (3, 0, 8), (3, 0, 8)), r"Expected r_img of shape .*one k >= 1.*got \(3, 0, 8\)"),
+    ],
+)
 def test_shapes_that_do_not_fit(shapes, message):
     with pytest.raises(ValueError, match=message):
         RAM(8)(*(torch.ones(shape) for shape in shapes))

@@ -48,7 +48,9 @@ def brute_force_vanilla(v, R_img, R_txt, indices, w_img, w_txt):
     result = np.array(v, np.float64)
     for row, neighbors in enumerate(indices):
         for j in neighbors:
-            result[row] += (w_img * np.asarray(R_img[j], np.float64) + w_txt * np.asarray(R_txt[j], np.float64)) / len(neighbors)
+            result[row] += (
+                w_img * np.asarray(R_img[j], np.float64) + w_txt * np.asarray(R_txt[j], np.float64)
+            ) / len(neighbors)
     return result
 
 
@@ -59,7 +61,9 @@ def brute_force_classes(v, W):
 def test_features_as_the_readme_describes_them(cifar, unsplash):
     assert cifar.image_features.shape == (500, 512) and cifar.class_features.shape == (10, 512)
     assert cifar.class_names[1] == "automobile" and cifar.prompts[:2] == ["a airplane", "a car"]
-    np.testing.assert_array_equal(cifar.labels[:4], [3, 8, 8, 0])  # torchvision's own test order: cat, ship, ship, airplane
+    np.testing.assert_array_equal(
+        cifar.labels[:4], [3, 8, 8, 0]
+    )  # torchvision's own test order: cat, ship, ship, airplane
     assert len(unsplash) == 2959 and unsplash.captions[:2] == ["a Jellyfish", "a diving_board"]
     assert not keeps_norms(cifar.image_features) and not keeps_norms(unsplash.image_features)
     assert keeps_norms(cifar.class_features) and keeps_norms(unsplash.text_features)
@@ -113,7 +117,9 @@ def test_raw_can_not_be_had_from_unit_features(cifar, unsplash):
 
 @pytest.mark.parametrize("backend", ["sklearn", "torch"])
 def test_retrieval_equals_independent_code(cifar, unsplash, backend):
-    similarities, indices = Retriever(unsplash.image_features, backend=backend).search(cifar.image_features, 8)
+    similarities, indices = Retriever(unsplash.image_features, backend=backend).search(
+        cifar.image_features, 8
+    )
     expected = brute_force_neighbors(cifar.image_features, unsplash.image_features, 8)
     np.testing.assert_array_equal(indices, expected)
     exact = length_one(cifar.image_features) @ length_one(unsplash.image_features).T
@@ -131,12 +137,16 @@ def test_predictions_equal_independent_code(cifar, unsplash, scale):
     np.testing.assert_allclose(augmented, by_hand, atol=2e-6)
     plain = augment(v, R_img[indices], np.asarray(R_txt)[indices])
     np.testing.assert_allclose(plain, by_hand, atol=2e-6)
-    np.testing.assert_array_equal(predict(augmented, cifar.class_features), brute_force_classes(by_hand, cifar.class_features))
+    np.testing.assert_array_equal(
+        predict(augmented, cifar.class_features), brute_force_classes(by_hand, cifar.class_features)
+    )
 
 
 def test_leave_one_out_equals_independent_code(unsplash):
     references = unsplash.take(np.arange(400))
-    _, indices = Retriever(references.image_features).search(references.image_features, 5, exclude=np.arange(400))
+    _, indices = Retriever(references.image_features).search(
+        references.image_features, 5, exclude=np.arange(400)
+    )
     scores = length_one(references.image_features) @ length_one(references.image_features).T
     np.fill_diagonal(scores, -np.inf)
     np.testing.assert_array_equal(indices, np.argsort(-scores, axis=1, kind="stable")[:, :5])
@@ -155,11 +165,12 @@ def test_half_precision_features_as_stored_give_the_same_predictions(cifar):
     augmented = augment(v, R_img[indices], R_txt[indices], image_weight=0.5, text_weight=0.005)
     by_hand = brute_force_vanilla(v, R_img, R_txt, indices, 0.5, 0.005)
     np.testing.assert_allclose(augmented, by_hand, atol=1e-5)
-    np.testing.assert_array_equal(predict(augmented, cifar.class_features), brute_force_classes(by_hand, cifar.class_features))
+    expected = brute_force_classes(by_hand, cifar.class_features)
+    np.testing.assert_array_equal(predict(augmented, cifar.class_features), expected)
 
 
 def test_picture_to_caption_retrieval_on_coco_pairs():
-    """README: R@1 66.16 % over draws of 250 pairs; Eq. 1 with the other 250 as references costs about 6 points."""
+    """README: R@1 66.16 % over draws of 250 pairs; Eq. 1 with the other 250 costs about 6 points."""
     pairs = from_pack(load_pack(COCO), COCO)
     assert len(pairs) == 500 and pairs.captions[1] == "A desk and chair in an office cubicle."
     assert pairs.ids[0] == "179765" and "ViT-B/16" in pairs.metadata["model"]
@@ -175,14 +186,17 @@ def test_picture_to_caption_retrieval_on_coco_pairs():
 
 def test_pairs_of_other_weights_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("IMPART_OUTPUT", str(tmp_path))
-    config = load_config("paper", datasets=f"pack:{CIFAR}", reference=f"pack:{COCO}", references=100, pairs=200)
+    config = load_config(
+        "paper", datasets=f"pack:{CIFAR}", reference=f"pack:{COCO}", references=100, pairs=200
+    )
     references, _ = cached.reference_pairs(config)
     with pytest.raises(ValueError, match="ViT-B/32.*ViT-B/16.*mean nothing"):
         cached.neighbors(config, cached.test_set(config, config.datasets[0]), references)
 
 
 def test_the_documented_settings_run_without_clip(tmp_path, monkeypatch):
-    """reference=pack:…+…, datasets=pack:…: what notebooks 02 and 04 compute from, with no weights on the machine."""
+    """reference=pack:…+…, datasets=pack:…: what notebooks 02 and 04 compute, without weights."""
+
     def refuse(*arguments, **options):
         raise AssertionError("CLIP was loaded")
 
@@ -190,10 +204,28 @@ def test_the_documented_settings_run_without_clip(tmp_path, monkeypatch):
     monkeypatch.setenv("IMPART_OUTPUT", str(tmp_path))
     config = load_config("paper", datasets=f"pack:{CIFAR}", reference=f"pack:{UNSPLASH}")
     test = cached.test_set(config, config.datasets[0])
-    assert test.weights == "OpenAI CLIP ViT-B/32" and test.prompts.startswith("as stored: 'a airplane', 'a car'")
+    assert test.weights == "OpenAI CLIP ViT-B/32" and test.prompts.startswith(
+        "as stored: 'a airplane', 'a car'"
+    )
     for draw in DRAWS:
         references, _ = cached.reference_pairs(config, draw)
         _, indices = cached.neighbors(config, test, references)
         augmented = vanilla_features(test.image_features, references, neighbor_indices=indices)
         change = 100 * accuracy(predict(augmented, test.class_features), test.labels) - 89.80
         assert len(references) == 1000 and -1.5 <= change <= 0.9
+
+
+def test_raw_vectors_of_photos():
+    """130 photos with raw vectors (norm about 10): accuracy is the same for raw and unit vectors."""
+    photos = load_pack(FOLDER / "photos130_vitb32.npz")
+    assert keeps_norms(photos.image_features) and photos.ids[:2] == ["0057.png", "0058.png"]
+    predictions = predict(photos.image_features, photos.class_features)
+    v, W = photos.image_features, photos.class_features
+    np.testing.assert_array_equal(predictions, brute_force_classes(v, W))
+    np.testing.assert_array_equal(predictions, predict(length_one(v), W))
+    assert accuracy(predictions, photos.labels) > 0.9
+
+
+def test_texts_alone_are_no_pack():
+    with pytest.raises(ValueError, match="an array image_features in .*text_vocab_vitb32.npz, found"):
+        load_pack(FOLDER / "text_vocab_vitb32.npz")

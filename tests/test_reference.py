@@ -31,7 +31,11 @@ def test_save_and_load_give_back_every_part(tmp_path):
     assert again.image_features.tobytes() == references.image_features.tobytes()
     assert again.text_features.tobytes() == references.text_features.tobytes()
     assert again.image_features.dtype == np.float32
-    assert (again.captions, again.ids, again.metadata) == (references.captions, references.ids, references.metadata)
+    assert (again.captions, again.ids, again.metadata) == (
+        references.captions,
+        references.ids,
+        references.metadata,
+    )
     assert again.key == references.key
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["references.safetensors"]
 
@@ -100,7 +104,9 @@ def test_split_depends_on_seed_and_draw_alone():
 def test_split_of_all_and_of_too_many():
     references, rest = split(make(m=5), 5, seed=0)
     assert (len(references), len(rest)) == (5, 0)
-    with pytest.raises(ValueError, match="Expected references <= number of pairs, got references=6 with 5 pairs"):
+    with pytest.raises(
+        ValueError, match="Expected references <= number of pairs, got references=6 with 5 pairs"
+    ):
         split(make(m=5), 6, seed=0)
 
 
@@ -117,13 +123,22 @@ def test_key_changes_with_any_part():
     assert make().key == plain.key and len(plain.key) == 16
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"captions": ["one"]}, "expected 20 rows in captions, got 1"),
-    ({"ids": ["one"]}, "expected 20 rows in ids, got 1"),
-    ({"text_features": np.ones((19, 6), np.float32)}, "expected 20 rows in text_features, got 19"),
-    ({"text_features": np.ones((20, 5), np.float32)}, r"expected text_features with 6 columns, got shape \(20, 5\)"),
-    ({"metadata": {"columns": {"licence": ["BY"]}}}, "Expected 20 values in the reference set's column 'licence', got 1"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"captions": ["one"]}, "expected 20 rows in captions, got 1"),
+        ({"ids": ["one"]}, "expected 20 rows in ids, got 1"),
+        ({"text_features": np.ones((19, 6), np.float32)}, "expected 20 rows in text_features, got 19"),
+        (
+            {"text_features": np.ones((20, 5), np.float32)},
+            r"expected text_features with 6 columns, got shape \(20, 5\)",
+        ),
+        (
+            {"metadata": {"columns": {"licence": ["BY"]}}},
+            "Expected 20 values in the reference set's column 'licence', got 1",
+        ),
+    ],
+)
 def test_parts_that_do_not_fit(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
@@ -145,7 +160,9 @@ def test_features_that_are_not_a_table_have_their_message():
 
 def test_a_pack_without_texts_is_no_reference_set(tmp_path):
     save_pack(tmp_path / "pictures.safetensors", Pack(np.ones((3, 2), np.float32), ["a", "b", "c"], "fake"))
-    with pytest.raises(ValueError, match=r"pictures.safetensors has no text features for its 3 pictures.*second file"):
+    with pytest.raises(
+        ValueError, match=r"pictures.safetensors has no text features for its 3 pictures.*second file"
+    ):
         ReferenceSet.load(tmp_path / "pictures.safetensors")
 
 
@@ -181,15 +198,24 @@ def test_raw_and_mixed_need_norms():
     scaled(queries, unit_texts, "unit")
     scaled(unit(queries), unit_images, "mixed")  # only the texts' norms count there
     for scale in ("raw", "mixed"):
-        with pytest.raises(ValueError, match=f"scale='{scale}' needs raw vectors, but the text features have unit length"):
+        with pytest.raises(
+            ValueError, match=f"scale='{scale}' needs raw vectors, but the text features have unit length"
+        ):
             scaled(queries, unit_texts, scale)
-    with pytest.raises(ValueError, match="scale='raw' needs raw vectors, but the image features have unit length"):
+    with pytest.raises(
+        ValueError, match="scale='raw' needs raw vectors, but the image features have unit length"
+    ):
         scaled(queries, unit_images, "raw")
     with pytest.raises(ValueError, match="but the query features have unit length"):
         scaled(unit(queries), make(), "raw")
-    with pytest.raises(ValueError, match="image and text and query features have unit length.*use scale='unit'"):
-        scaled(unit(queries), make(image_features=unit_images.image_features, text_features=unit_texts.text_features),
-               "raw")
+    with pytest.raises(
+        ValueError, match="image and text and query features have unit length.*use scale='unit'"
+    ):
+        scaled(
+            unit(queries),
+            make(image_features=unit_images.image_features, text_features=unit_texts.text_features),
+            "raw",
+        )
 
 
 def test_unknown_scale_lists_the_known():

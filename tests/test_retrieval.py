@@ -22,7 +22,9 @@ def slow_search(references, queries, top_k, exclude=None):
     similarities, indices = [], []
     for row, query in enumerate(queries):
         hidden = set() if exclude is None else set(np.atleast_1d(exclude[row]).tolist())
-        found = sorted((-cosine(query, reference), j) for j, reference in enumerate(references) if j not in hidden)
+        found = sorted(
+            (-cosine(query, reference), j) for j, reference in enumerate(references) if j not in hidden
+        )
         similarities.append([-score for score, _ in found[:top_k]])
         indices.append([j for _, j in found[:top_k]])
     return np.array(similarities), np.array(indices)
@@ -119,7 +121,9 @@ def test_minus_one_excludes_nothing(backend):
     references, _ = features()
     exclude = np.where(np.arange(23) % 2, np.arange(23), -1)
     _, indices = Retriever(references, backend=backend).search(references, 4, exclude=exclude)
-    expected = slow_search(references, references, 4, exclude=[[] if row < 0 else [row] for row in exclude])[1]
+    expected = slow_search(references, references, 4, exclude=[[] if row < 0 else [row] for row in exclude])[
+        1
+    ]
     np.testing.assert_array_equal(indices, expected)
     assert (indices[::2, 0] == np.arange(0, 23, 2)).all()  # where nothing is hidden, a row finds itself
     _, all_kept = Retriever(references, backend=backend).search(references, 4, exclude=np.full(23, -1))
@@ -131,7 +135,9 @@ def test_excluding_copies_by_a_list_of_arrays(backend):
     references, _ = features(m=12)
     references[9] = 2 * references[1]  # a copy of another length
     queries = references[[1, 5]]
-    _, indices = Retriever(references, backend=backend).search(queries, 3, exclude=[np.array([1, 9]), np.array([5])])
+    _, indices = Retriever(references, backend=backend).search(
+        queries, 3, exclude=[np.array([1, 9]), np.array([5])]
+    )
     expected = slow_search(references, queries, 3, exclude=[[1, 9], [5]])[1]
     np.testing.assert_array_equal(indices, expected)
     mixed = [np.array([9, 1, 1, -1]), np.array([], dtype=int)]  # repeated, -1 inside, empty
@@ -184,7 +190,9 @@ def test_ties_at_the_last_place_with_a_row_excluded(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_query(backend):
     for exclude in (None, np.empty(0, int)):
-        similarities, indices = Retriever(np.eye(4), backend=backend).search(np.zeros((0, 4)), 3, exclude=exclude)
+        similarities, indices = Retriever(np.eye(4), backend=backend).search(
+            np.zeros((0, 4)), 3, exclude=exclude
+        )
         assert similarities.shape == indices.shape == (0, 3)
         assert similarities.dtype == np.float32 and indices.dtype == np.int64
 
@@ -230,13 +238,17 @@ def test_features_of_another_shape(shape):
 
 
 def test_another_dimension():
-    with pytest.raises(ValueError, match="image_features with 512 columns like the references, got 64. Encode both"):
+    with pytest.raises(
+        ValueError, match="image_features with 512 columns like the references, got 64. Encode both"
+    ):
         Retriever(np.ones((2, 512))).search(np.ones((1, 64)), 1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_top_k_larger_than_the_references(backend):
-    message = "Expected top_k <= number of references, got top_k=9 with 8 references. Lower top_k or use a larger"
+    message = (
+        "Expected top_k <= number of references, got top_k=9 with 8 references. Lower top_k or use a larger"
+    )
     with pytest.raises(ValueError, match=message):
         Retriever(np.eye(8), backend=backend).search(np.eye(8), 9)
 

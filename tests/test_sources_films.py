@@ -234,6 +234,10 @@ def test_clips_are_fetched_from_a_server_with_states_manifest_and_list(tmp_path,
     again = get(gallery)
     assert set(again["state"]) == {"ok"} and set(asked) == {"/gone.mp4"}
     assert len(folder_gallery(folder)) == 2
+    (folder / "gone0000000.mp4").unlink()  # lost since: got once more
+    asked.clear()
+    again = get(gallery)
+    assert len(folder_gallery(folder)) == 2 and set(asked) == {"/gone.mp4"}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False),
                                   again.astype(str))
 
@@ -257,7 +261,7 @@ def test_a_users_own_rows_stay_in_the_list(tmp_path, server, get):
     assert folder_gallery(tmp_path / "films")["title"].tolist() == ["Garden", "Clip a0000000000"]
 
 
-def test_ids_become_full_addresses(tmp_path, monkeypatch):
+def test_ids_become_full_addresses_and_warnings_count_for_the_state(tmp_path, monkeypatch):
     yt_dlp = pytest.importorskip("yt_dlp")
     asked = []
 
@@ -273,12 +277,13 @@ def test_ids_become_full_addresses(tmp_path, monkeypatch):
 
         def extract_info(self, url, download):
             asked.append(url)
-            raise yt_dlp.utils.DownloadError("ERROR: [youtube] -a: Private video")
+            asked[0]["logger"].warning("No supported JavaScript runtime could be found")
+            raise yt_dlp.utils.DownloadError("ERROR: [youtube] -a: Requested format is not available")
 
     monkeypatch.setattr(yt_dlp, "YoutubeDL", Fake)
     manifest = fetch(gallery_of(("-a", "")).drop(columns="url"), tmp_path, accept_terms=True, cookies="c.txt",
                      progress=lambda line: None)
-    assert asked[1] == "https://www.youtube.com/watch?v=-a" and manifest["state"].tolist() == ["private"]
+    assert asked[1] == "https://www.youtube.com/watch?v=-a" and manifest["state"].tolist() == ["no runtime"]
     wanted = {"sleep_interval": 10, "max_sleep_interval": 20, "cookiefile": "c.txt"}
     assert {name: asked[0][name] for name in wanted} == wanted
 

@@ -152,6 +152,7 @@ def test_a_kill_in_the_middle_leaves_no_half_film_and_the_next_call_makes_all(fi
             raise KeyboardInterrupt
         write(path, shots, style)
 
+    (tmp_path / "films.json").write_text('{"seed": 1, "films": []}')  # of other films: no longer true
     monkeypatch.setattr(toy, "_write", killed)
     with pytest.raises(KeyboardInterrupt):
         make_films(tmp_path)

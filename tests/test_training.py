@@ -59,7 +59,9 @@ def test_chance_is_twice_ln_b():
     ([[1, 0], [1, 0]], 1.0, math.log(2) + (math.log(1 + 1 / math.e) + math.log(1 + math.e)) / 2),
 ])
 def test_two_pairs_by_hand(text, temperature, expected):
-    image = torch.tensor([[3.0, 0.0], [0.0, 0.2]])  # unit vectors but for their lengths, which count for nothing
+    image = torch.tensor(
+        [[3.0, 0.0], [0.0, 0.2]]
+    )  # unit vectors but for their lengths, which count for nothing
     loss = contrastive_loss(image, 7 * torch.tensor(text, dtype=torch.float32), temperature)
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
@@ -106,7 +108,9 @@ def test_gradients_are_right():
     assert torch.autograd.gradcheck(contrastive_loss, (a.requires_grad_(), b.requires_grad_(), temperature))
 
 
-@pytest.mark.parametrize("image, text", [((4, 3), (5, 3)), ((4, 3), (4, 2)), ((4,), (4,)), ((2, 4, 3), (2, 4, 3))])
+@pytest.mark.parametrize(
+    "image, text", [((4, 3), (5, 3)), ((4, 3), (4, 2)), ((4,), (4,)), ((2, 4, 3), (2, 4, 3))]
+)
 def test_loss_refuses_shapes_that_do_not_fit(image, text):
     with pytest.raises(ValueError, match=r"image and text of one shape \(b, d\), got"):
         contrastive_loss(torch.ones(image), torch.ones(text))
@@ -172,8 +176,19 @@ def test_pairs_not_trained_on_gain_too():
         return np.mean((v @ t.T).argmax(axis=1) == np.arange(300))
 
     before = recall()
-    train_ram(ram, images[:600], texts[:600], R_img, R_txt, indices[:600], seed=0, epochs=10, learning_rate=5e-3,
-              temperature=0.07, progress=False)
+    train_ram(
+        ram,
+        images[:600],
+        texts[:600],
+        R_img,
+        R_txt,
+        indices[:600],
+        seed=0,
+        epochs=10,
+        learning_rate=5e-3,
+        temperature=0.07,
+        progress=False,
+    )
     assert before < 0.03 < 0.1 < recall()  # chance is 1 in 300
 
 
@@ -288,8 +303,11 @@ def test_arrays_that_do_not_fit(change):
     indices = indices[:18] if change == "neighbors" else indices
     if change == "nothing":
         images, texts, indices = images[:0], texts[:0], indices[:0]
-    with pytest.raises(ValueError, match=f"one text and one row of neighbors per training picture, got {len(images)} "
-                                         f"pictures, {len(texts)} texts, {len(indices)} rows"):
+    with pytest.raises(
+        ValueError,
+        match=f"one text and one row of neighbors per training picture, got {len(images)} "
+        f"pictures, {len(texts)} texts, {len(indices)} rows",
+    ):
         train_ram(new_ram(16, seed=0), images, texts, R_img, R_txt, indices, seed=0, progress=False)
 
 
@@ -324,5 +342,7 @@ def test_nan_in_the_features_stops_training():
 
 
 def test_a_diverging_loss_stops_training_with_the_remedy():
-    with pytest.raises(ValueError, match=r"The loss is \S+ in epoch \d+. Lower learning_rate or raise temperature"):
+    with pytest.raises(
+        ValueError, match=r"The loss is \S+ in epoch \d+. Lower learning_rate or raise temperature"
+    ):
         trained(epochs=30, learning_rate=1e35, data=problem(n=20))

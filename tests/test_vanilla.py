@@ -94,7 +94,9 @@ def test_linear_in_the_query():
     v, R_img, R_txt, indices = features()
     shift = np.arange(5, dtype=np.float32)
     moved = augment(v + shift, R_img[indices], R_txt[indices])
-    np.testing.assert_allclose(moved - augment(v, R_img[indices], R_txt[indices]), np.tile(shift, (6, 1)), atol=1e-5)
+    np.testing.assert_allclose(
+        moved - augment(v, R_img[indices], R_txt[indices]), np.tile(shift, (6, 1)), atol=1e-5
+    )
 
 
 def test_vectors_are_neither_normalized_before_nor_after():
@@ -146,7 +148,10 @@ def test_fused_equals_the_plain_form_for_unit_vectors_within_1e_6():
 
 def test_no_query_gives_no_row():
     assert augment(np.zeros((0, 4)), np.zeros((0, 2, 4)), np.zeros((0, 2, 4))).shape == (0, 4)
-    assert augment_fused(np.zeros((0, 4)), np.zeros((0, 2), int), np.ones((3, 4)), np.ones((3, 4))).shape == (0, 4)
+    assert augment_fused(np.zeros((0, 4)), np.zeros((0, 2), int), np.ones((3, 4)), np.ones((3, 4))).shape == (
+        0,
+        4,
+    )
 
 
 def test_eq_1_is_a_logit_ensemble():
@@ -157,8 +162,12 @@ def test_eq_1_is_a_logit_ensemble():
     W = rng.normal(size=(7, 12))
     W /= np.linalg.norm(W, axis=1, keepdims=True)  # (c, d)
     w_img, w_txt = 0.8, 0.6
-    v_prime = augment(v.astype(np.float64), R_img[indices], R_txt[indices], image_weight=w_img, text_weight=w_txt)
-    ensemble = (v @ W.T + w_img * (R_img[indices].mean(axis=1) @ W.T) + w_txt * (R_txt[indices].mean(axis=1) @ W.T))
+    v_prime = augment(
+        v.astype(np.float64), R_img[indices], R_txt[indices], image_weight=w_img, text_weight=w_txt
+    )
+    ensemble = (
+        v @ W.T + w_img * (R_img[indices].mean(axis=1) @ W.T) + w_txt * (R_txt[indices].mean(axis=1) @ W.T)
+    )
     np.testing.assert_allclose(v_prime @ W.T, ensemble, atol=1e-4)
     cosines = (v_prime / np.linalg.norm(v_prime, axis=1, keepdims=True)) @ W.T
     np.testing.assert_array_equal(cosines.argmax(axis=1), ensemble.argmax(axis=1))

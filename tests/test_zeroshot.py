@@ -1,4 +1,4 @@
-"""Zero-shot classification: class features, predictions and accuracies against loops and hand-worked cases."""
+"""Zero-shot classification: class features, predictions, accuracies, against loops and by hand."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,9 @@ def test_class_features_equal_a_loop_over_classes_and_templates():
 def test_each_prompt_counts_the_same_whatever_its_length():
     # directions (1,0) and (0,1), the second a hundred times longer: the class lies between both
     vectors = {"long cat": [100.0, 0.0], "short cat": [0.0, 1.0]}
-    W = class_features(lambda texts: np.array([vectors[text] for text in texts]), ["cat"], ["long {}", "short {}"])
+    W = class_features(
+        lambda texts: np.array([vectors[text] for text in texts]), ["cat"], ["long {}", "short {}"]
+    )
     np.testing.assert_allclose(W, [[0.5 ** 0.5, 0.5 ** 0.5]], atol=1e-7)
 
 

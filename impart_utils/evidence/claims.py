@@ -34,7 +34,7 @@ MAY_BE_EMPTY = ("k", "image_weight", "text_weight", "draw", "seed", "low", "high
 PROTOCOL = ("prompts", "names", "average", "k", "image_weight", "text_weight")  # compared with the paper's
 TOY = {"cifar10": "toy10", "cifar100": "toy100", "caltech101": "toy101"}
 MIN_TRAININGS = 3
-OPENAI = "OpenAI ViT-B/32"
+OPENAI = ("OpenAI ViT-B/32", "OpenAI CLIP ViT-B/32")  # as checkpoints and as feature packs name it
 
 # ---- Reading -----------------------------------------------------------------------------------
 
@@ -135,8 +135,8 @@ def comparison_table(rows, correct, *, against="CLIP"):
     compared = []
     for row, right in zip(rows, correct):
         if row["dataset"] not in base:
-            raise ValueError(f"Expected a row of {against!r} to compare with for data set {row['dataset']!r}, "
-                             "got none.")
+            raise ValueError(f"Expected a row of {against!r} to compare with for data set "
+                             f"{row['dataset']!r}, got none.")
         if row["method"] != against:
             test = metrics.mcnemar(base[row["dataset"]], right)
             compared.append({**row, "against": against, "b": test.b, "c": test.c, "p": test.p,
@@ -144,24 +144,27 @@ def comparison_table(rows, correct, *, against="CLIP"):
     return pd.DataFrame(compared, columns=list(COMPARISON_COLUMNS))
 
 
-def differences(test, references=None):
+def differences(test, references=None, *, ram_epochs=None):
     """What sets a result apart from the paper's protocol and isn't in its row: data, weights, references.
 
     Parameters
     ----------
     test : cached.TestSet;  references : ReferenceSet, or None where the method uses none
+    ram_epochs : int, of RAM's training, or None where the method has none
 
     Returns
     -------
     differences : list of str, to be recorded under the row's `inputs` in inputs.json
     """
     found = list(test.notes)
-    if test.weights != OPENAI:
-        found.append(f"weights: {test.weights}, the paper's: {OPENAI}")
+    if test.weights not in OPENAI:
+        found.append(f"weights: {test.weights}, the paper's: {OPENAI[0]}")
     if references is not None:
         source = str(references.metadata.get("source", "an unknown source"))
         if "yfcc" not in source.lower() or len(references) != 1000:
             found.append(f"references: {len(references)} from {source}, the paper's: 1000 from YFCC15M")
+    if ram_epochs not in (None, 8):
+        found.append(f"epochs of RAM's training: {ram_epochs}, the paper's code: 8")
     return found
 
 
@@ -209,7 +212,7 @@ def judge(paper_values, tables, *, profile, commit, inputs=None, settings=None, 
     for claim in paper_values[paper_values["source"] == "paper"].to_dict("records"):
         claim["notebook"], claim["file"] = claim["where_kit"].split(":")
         stored = [row["value"] for row in of_code.to_dict("records")
-                  if all(row[name] == claim[name] for name in ("dataset", "method", "metric"))]
+                  if all(row[name] == claim[name] for name in ("dataset", "method", "metric", "where_kit"))]
         found = _setting(claim, run) if claim["file"] == "settings" else _judge(claim, tables, run)
         board.append({**claim, "n": np.nan, "paper": claim["value"], "code": " / ".join(stored),
                       "measured_on": "", **found})
@@ -221,10 +224,11 @@ def _judge(claim, tables, run):
     if table is None:
         return {"verdict": "not run", "reason": f"{claim['file']} is missing: run notebook {notebook}"}
     wanted = dict(part.split("=", 1) for part in claim["protocol"].split("; "))
-    rows = _rows(claim, wanted, table, run["profile"])
+    name = TOY.get(claim["dataset"], "the films") if run["profile"] == "demo" else claim["dataset"]
+    rows = _rows(claim, wanted, table, name)
     if not len(rows):
         return {"verdict": "not run", "reason": f"{claim['file']} has no row of {claim['method']} on "
-                                                f"{claim['dataset']}: run notebook {notebook} with it"}
+                                                f"{name}: run notebook {notebook} with it"}
     where = " ".join(sorted(set(rows["dataset" if "dataset" in rows else "gallery"])))
     stale = _stale(rows, run)
     if stale:
@@ -236,16 +240,15 @@ def _judge(claim, tables, run):
     if run["profile"] == "demo":
         found.update(verdict="not run here: toy world", reason=f"on {where}, which the kit draws itself")
     elif differs and found["verdict"] != "not comparable":
-        found.update(verdict="not comparable", reason="; ".join([*differs, found["reason"]]))
+        found.update(verdict="not comparable", reason="; ".join(differs))
     return {**found, "measured_on": where}
 
 
-def _rows(claim, wanted, table, profile):
-    """The rows of a results table that measure what the claim is about."""
+def _rows(claim, wanted, table, name):
+    """The rows of a results table that measure what the claim is about, here on the data set `name`."""
     if "gallery" in table:
         return table[(table["query"] == wanted["query"]) & (table["pooling"] == wanted["pooling"])
                      & (table["metric"] == wanted["metric"])]
-    name = TOY[claim["dataset"]] if profile == "demo" else claim["dataset"]
     rows = table[(table["method"] == claim["method"]) & (table["dataset"].map(base_dataset) == name)]
     preferred = [rows["dataset"] == name]  # the set itself before a pack of it
     preferred += [_same(rows[column], wanted[column]) for column in PROTOCOL if column in wanted]
@@ -331,8 +334,8 @@ def _direction(claim, rows, table):
     sure = trainings >= MIN_TRAININGS and wins in (0, trainings)
     return {"ours": gains["branch"].mean(), "n": rows["n"].iloc[0],
             "verdict": "inconclusive" if not sure else "reproduced" if wins else "not reproduced",
-            "reason": f"{told or 'nothing to compare with'} ({scale} inputs). Rule: 'branch' higher in each of "
-                      f"at least {MIN_TRAININGS} trainings, or in none"}
+            "reason": f"{told or 'nothing to compare with'} ({scale} inputs). Rule: 'branch' higher in each "
+                      f"of at least {MIN_TRAININGS} trainings, or in none"}
 
 
 def _example(claim, rows, table):

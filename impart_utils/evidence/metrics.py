@@ -347,8 +347,9 @@ def _groups(clusters, n):
             raise ValueError(f"Expected one cluster label for each of {n} items, got shape {labels.shape}.")
         groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     if len(groups) < 2:
-        kind = "items" if clusters is None else "clusters (without `clusters` items are resampled)"
-        raise ValueError(f"Expected at least two {kind} to resample, got {len(groups)}: one has no spread.")
+        kind = "items" if clusters is None else "clusters"
+        raise ValueError(f"Expected at least two {kind} to resample, got {len(groups)}: one has no spread. "
+                         "Give more, or leave out `clusters` where they were given.")
     return groups
 
 

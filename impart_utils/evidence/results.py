@@ -31,9 +31,10 @@ def classification_row(config, test, correct, *, method, references=None, varian
     """
     correct = np.asarray(correct, dtype=bool)
     low, high = metrics.wilson(int(correct.sum()), len(correct))
-    vanilla = method in ("RA-CLIP Vanilla", "random neighbors")
+    vanilla, is_ram = method in ("RA-CLIP Vanilla", "random neighbors"), "RAM" in method
+    trained = (variant, scale, seed, config.ram_epochs, config.pairs) if is_ram else None
     return {
-        **run_info(config), "inputs": inputs_hash(config, test.key, references), "dataset": test.name,
+        **run_info(config), "inputs": inputs_hash(config, test.key, references, trained), "dataset": test.name,
         "n_available": test.n_available, "n": len(correct), "method": method, "variant": variant, "scale": scale,
         "k": config.top_k if references is not None else None,
         "image_weight": config.image_weight if vanilla else None,
@@ -62,18 +63,19 @@ def video_rows(config, gallery, ranks, films, *, query, pooling):
                 "R@10": lambda r: metrics.recall_at(r, 10), "median rank": metrics.median_rank,
                 "mean rank": metrics.mean_rank, "MRR": metrics.mean_reciprocal_rank}
     movies, rows = [gallery.movies[film] for film in films], []
+    clusters = movies if len(set(movies)) > 1 else None  # one movie alone can't be resampled
     for name, measure in measures.items():
-        low, high = metrics.bootstrap_interval(ranks, measure, clusters=movies, seed=config.seed)
+        low, high = metrics.bootstrap_interval(ranks, measure, clusters=clusters, seed=config.seed)
         rows.append({**run_info(config), "inputs": inputs_hash(config, gallery.key), "gallery": gallery.name,
                      "query": query, "pooling": pooling, "metric": name, "value": float(measure(ranks)), "low": low,
                      "high": high, "n": len(ranks)})
     return rows
 
 
-def inputs_hash(config, key, references=None):
-    """Content hash of what a row was computed from: the set's features, the references, k and weights."""
+def inputs_hash(config, key, references=None, trained=None):
+    """Content hash of what a row was computed from: the set's features, the references, k, weights, training."""
     used = None if references is None else (references.key, config.top_k, config.image_weight, config.text_weight)
-    return content_hash(key, used)
+    return content_hash(key, used, trained)
 
 
 def write_results(rows, path, columns):

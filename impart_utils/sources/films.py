@@ -163,7 +163,7 @@ def _check_rows(folder, rows, files):
 
 def classify_error(message):
     """Why a clip could not be had, from yt-dlp's message: a key of STATES, or "other"."""
-    text = message.lower().replace("\u2019", "'")
+    text = message.lower()
     return next((state for state, signs in STATES.items() if any(sign in text for sign in signs)), "other")
 
 
@@ -197,7 +197,7 @@ def fetch(gallery, folder, *, accept_terms=False, cookies=None, sleep=(10, 20), 
     rows = {row["videoid"]: row for row in known}
     for number, clip in enumerate(gallery.to_dict("records"), start=1):
         before = rows.get(clip["videoid"])
-        if before and before["state"] == "ok" and (folder / before["file"]).is_file():
+        if before and (folder / before["file"]).is_file():  # only a clip that was got has a file
             continue
         row = rows[clip["videoid"]] = _fetch_clip(clip, folder, cookies, sleep)
         _write_csv(pd.DataFrame(rows.values(), columns=MANIFEST), manifest)

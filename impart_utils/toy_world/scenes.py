@@ -45,7 +45,6 @@ class Style:
     line: float = 0.0             # its width, as a share of the object
     pale: float = 0.0             # how far colors go towards white
     shade: float = 0.0            # light from the upper left, 0 to 1
-    plain: bool = False           # one dotted color instead of the surrounding
     shrink: int | None = None     # pixels a side that the picture is shrunk to and blown up again
     noise: float = 0.0            # standard deviation in gray levels of 255
 
@@ -54,8 +53,8 @@ STYLES = {
     "flat": Style(),
     "inked": Style(outline=INK, line=0.09),
     "painted": Style(shade=0.5, noise=8.0),
-    "thumbnail": Style(shrink=14, noise=14.0),
-    "sticker": Style(outline=(255, 255, 255), line=0.34, pale=0.12, plain=True),
+    "thumbnail": Style(pale=0.1, shrink=12, noise=18.0),
+    "sticker": Style(outline=(255, 255, 255), line=0.35, pale=0.08),
 }
 WEB_STYLES = ("flat", "inked", "painted")
 
@@ -330,7 +329,7 @@ def draw(scene, size=32):
         raise ValueError(f"Unknown style {scene.style!r}. Known styles: {', '.join(STYLES)}.")
     style, rng = STYLES[scene.style], random.Random(scene.seed)
     fine = 2 * size  # drawn twice as large, for smooth edges
-    picture = _dotted(fine, rng) if style.plain else draw_surrounding(scene.surrounding, fine, rng)
+    picture = draw_surrounding(scene.surrounding, fine, rng)
     radius = rng.uniform(0.33, 0.43) * fine
     x, y = (rng.uniform(0.45, 0.55) * fine for _ in range(2))
     place = {"box": (x - radius, y - radius, x + radius, y + radius), "angle": rng.uniform(-12, 12),
@@ -349,17 +348,6 @@ def _tinted(color, style, rng):
         raise ValueError(f"Unknown color {color!r}. Known colors: {', '.join(COLORS)}.")
     jittered = [min(255, max(0, part + rng.randint(-14, 14))) for part in COLORS[color]]
     return _mix(jittered, (255, 255, 255), style.pale)
-
-
-def _dotted(size, rng):
-    """A plain pastel sheet with a grid of dots."""
-    paper = tuple(rng.randint(170, 235) for _ in range(3))
-    picture, step = Image.new("RGB", (size, size), paper), size // 6
-    brush, dot = ImageDraw.Draw(picture), _mix(paper, (255, 255, 255), 0.5)
-    for left in range(step // 2, size, step):
-        for top in range(step // 2, size, step):
-            brush.rectangle((left, top, left + size // 24, top + size // 24), fill=dot)
-    return picture
 
 
 def _finish(picture, style, seed):

@@ -14,7 +14,7 @@ from impart_utils.config import MissingInput
 from impart_utils.reference import ReferenceSet, from_pack, keeps_norms, scaled, split
 from impart_utils.retrieval import Retriever
 from impart_utils.sources import datasets, features
-from impart_utils.zeroshot import PAPER_TEMPLATE, class_features
+from impart_utils.zeroshot import PAPER_TEMPLATE, class_features, unit
 
 
 @lru_cache(maxsize=2)
@@ -83,12 +83,12 @@ def _test_set_from_pack(place, limit):
     pack = features.load_pack(place)
     if pack.labels is None or pack.class_features is None:
         raise ValueError(f"{place} has no labels or no class features: it can't be a test set.")
-    rows = np.arange(len(pack.ids))[:limit]
+    rows = datasets.subset(len(pack.ids), limit)
     prompts = "as stored: " + ", ".join(repr(prompt) for prompt in (pack.prompts or [])[:2]) + ", …"
-    notes = [f"features from {Path(place).name}", *([f"a subset of {len(rows)} pictures"] if limit else [])]
+    notes = [f"features from {Path(place).name}", *([f"a subset of {len(rows)} of {len(pack.ids)} pictures"] if len(rows) < len(pack.ids) else [])]
     title = Path(place).stem.split("_")[0]
     return TestSet(f"pack:{Path(place).name}", title, pack.image_features[rows], pack.labels[rows], pack.class_names,
-                   pack.class_features, [pack.ids[row] for row in rows], prompts, pack.model, len(pack.ids), notes)
+                   unit(pack.class_features), [pack.ids[row] for row in rows], prompts, pack.model, len(pack.ids), notes)
 
 
 @lru_cache(maxsize=2)
@@ -123,7 +123,8 @@ def _toy_pool(config):
     items = [(pair.id, lambda row=row: pictures[row]) for row, pair in enumerate(pairs)]
     columns = {"caption_kind": [pair.caption_kind for pair in pairs]}
     return _encode_pairs(config, "toy-pairs", items, [pair.caption for pair in pairs],
-                         {"source": f"toy world, version {scenes.WORLD_VERSION}", "columns": columns})
+                         {"source": f"toy world, version {scenes.WORLD_VERSION}", "columns": columns},
+                         stamp=scenes.WORLD_VERSION)
 
 
 def _folder_pool(config, folder):
@@ -142,17 +143,17 @@ def _folder_pool(config, folder):
     items = [(name, lambda row=row: pictures[row]) for row, name in enumerate(rows["file"])]
     columns = {name: list(rows[name]) for name in rows.columns if name not in ("file", "caption")}
     return _encode_pairs(config, f"pairs-{folder.name}", items, list(rows["caption"]),
-                         {"source": folder.name, "columns": columns})
+                         {"source": folder.name, "columns": columns}, stamp=datasets.stamp(pictures.paths))
 
 
-def _encode_pairs(config, name, items, captions, metadata):
+def _encode_pairs(config, name, items, captions, metadata, stamp):
     model = clip(config)
     image_features, ids, skipped = features.encode_to_cache(
-        model.encode_images, items, config.cache_dir / f"{name}-images", key=model.key)
+        model.encode_images, items, config.cache_dir / f"{name}-images", key=f"{model.key} {stamp}")
     texts = [(item, caption) for (item, _), caption in zip(items, captions) if item not in skipped]
     text_features, _, _ = features.encode_to_cache(
         model.encode_texts, texts, config.cache_dir / f"{name}-texts", batch_size=1024,
-        key=f"{model.key} {features.content_hash(captions)}")
+        key=f"{model.key} {features.content_hash(captions)}")  # which texts there are depends on the pictures' ids
     kept = [row for row, (item, _) in enumerate(items) if item not in skipped]
     columns = {key: [values[row] for row in kept] for key, values in metadata.get("columns", {}).items()}
     return ReferenceSet(image_features, text_features, [caption for _, caption in texts], ids,
@@ -180,8 +181,9 @@ def test_pictures(config, name, rows):
 
     if name.startswith("pack:"):
         return [Image.new("RGB", (64, 64), "lightgrey") for _ in rows]
-    pictures = datasets.load_dataset(name, config).pictures
-    return [pictures[int(row)] for row in rows]
+    dataset, ids = datasets.load_dataset(name, config), test_set(config, name).ids
+    place = {item: row for row, item in enumerate(dataset.ids)}  # the test set lacks what can't be opened
+    return [dataset.pictures[place[ids[int(row)]]] for row in rows]
 
 
 def neighbors(config, queries, references):

@@ -130,7 +130,7 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
     clip = checkpoints.import_clip()
     if precision not in PRECISIONS:
         raise ValueError(f"Unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = str(name_or_path)
     if checkpoint is None and name.endswith((".pt", ".pth", ".bin", ".safetensors")):
         name, checkpoint = "ViT-B/32", name

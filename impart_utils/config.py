@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 import subprocess
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+CHECKPOINTS = (".pt", ".pth", ".bin", ".safetensors")  # how a file of weights ends
 
 
 class MissingInput(RuntimeError):
@@ -105,7 +108,7 @@ PROFILES = {
 
 def output_root():
     """Folder that holds results/, executed/ and data/cache/: the clone, or $IMPART_OUTPUT where set."""
-    return Path(os.environ.get("IMPART_OUTPUT", ROOT))
+    return ROOT / os.environ.get("IMPART_OUTPUT", "")  # a relative one counts from the clone, as in every kernel
 
 
 def load_config(profile="demo", **settings):
@@ -137,6 +140,7 @@ def load_config(profile="demo", **settings):
     return dataclasses.replace(
         config, datasets=tuple(_with_full_path(name) for name in config.datasets),
         reference=_with_full_path(config.reference), films=_with_full_path(config.films),
+        clip=str(full_path(config.clip)) if config.clip.endswith(CHECKPOINTS) else config.clip,
         clip_checkpoint=config.clip_checkpoint and str(full_path(config.clip_checkpoint)))
 
 
@@ -152,8 +156,9 @@ def full_path(path):
 
 def _with_full_path(name):
     """"kind:PATH" with the path made absolute ("pack:A+B" holds two)."""
-    kind, colon, places = name.partition(":")
-    return kind + colon + "+".join(str(full_path(place)) for place in places.split("+")) if places else name
+    kind, colon, place = name.partition(":")
+    places = place.split("+") if kind == "pack" and not full_path(place).exists() else [place]
+    return kind + colon + "+".join(str(full_path(place)) for place in places) if place else name
 
 
 def _check(config):
@@ -161,7 +166,8 @@ def _check(config):
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"Expected {name} to be a whole number of at least 1, got {value!r}.")
-    if config.limit is not None and (not isinstance(config.limit, int) or config.limit < 1):
+    limit = 1 if config.limit is None else config.limit
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ValueError(f"Expected limit to be None or a whole number of at least 1, got {config.limit!r}.")
     if config.references > config.pairs:
         raise ValueError(f"Expected references <= pairs, got references={config.references} with "
@@ -171,7 +177,15 @@ def _check(config):
                          f"{config.references} references. Lower top_k or raise references.")
     if config.scale not in ("unit", "raw", "mixed"):
         raise ValueError(f"Unknown scale {config.scale!r}. Known: unit, raw, mixed.")
-    if not config.fps > 0:
+    for name in ("image_weight", "text_weight"):
+        value = getattr(config, name)
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"Expected {name} to be a number, got {value!r}.")
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise ValueError(f"Expected seed to be a whole number of at least 0, got {config.seed!r}.")
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"Unknown precision {config.precision!r}. Known: {', '.join(PRECISIONS)}.")
+    if not isinstance(config.fps, (int, float)) or not config.fps > 0:
         raise ValueError(f"Expected fps > 0 frames per second, got {config.fps!r}.")
     if not config.datasets:
         raise ValueError("Expected at least one data set in `datasets`, got none.")

@@ -60,6 +60,7 @@ class ReferenceSet:
     def take(self, rows):
         """The reference set of some rows, in the order given."""
         rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise ValueError(f"Expected rows from 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}.")
         columns = {name: [values[row] for row in rows] for name, values in self.metadata.get("columns", {}).items()}
@@ -136,6 +137,7 @@ def scaled(image_features, references, scale="unit"):
     if scale not in SCALES:
         raise ValueError(f"Unknown scale {scale!r}. Known: {', '.join(SCALES)}.")
     needed = {"unit": (), "raw": ("image", "text", "query"), "mixed": ("text",)}[scale]
+    unit_queries = unit(image_features, "image_features")  # raises where one has no direction
     blocks = {"query": image_features, "image": references.image_features, "text": references.text_features}
     lost = [name for name in needed if len(blocks[name]) and not keeps_norms(blocks[name])]
     if lost:
@@ -144,7 +146,7 @@ def scaled(image_features, references, scale="unit"):
     v, R_img, R_txt = (np.asarray(block) for block in blocks.values())
     if scale == "raw":
         return v, R_img, R_txt
-    return unit(v), unit(R_img), R_txt if scale == "mixed" else unit(R_txt)
+    return unit_queries, unit(R_img), R_txt if scale == "mixed" else unit(R_txt)
 
 
 def vanilla_features(image_features, references, *, top_k=8, image_weight=0.5, text_weight=0.05, scale="unit",

@@ -69,7 +69,6 @@ class Retriever:
             raise ValueError(f"Expected top_k <= number of references, got top_k={top_k} with {left}. "
                              "Lower top_k or use a larger reference set.")
         similarities, indices = self._nearest(queries, top_k + most)
-        similarities, indices = _order(similarities, indices)
         if most:
             keep = _kept(indices, excluded, top_k)  # (n, k) positions
             similarities, indices = (np.take_along_axis(block, keep, axis=1) for block in (similarities, indices))
@@ -78,7 +77,11 @@ class Retriever:
     def _nearest(self, queries, k):
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        return {"sklearn": _sklearn, "torch": _torch, "faiss": _faiss}[self.backend](self.references, queries, k)
+        search = {"sklearn": _sklearn, "torch": _torch, "faiss": _faiss}[self.backend]
+        # one more than asked for shows where the last place is tied
+        similarities, indices = _order(*search(self.references, queries, min(k + 1, len(self.references))))
+        _settle_ties(self.references, queries, similarities, indices, k)
+        return similarities[:, :k], indices[:, :k]
 
 
 def _sklearn(references, queries, k):
@@ -119,6 +122,16 @@ def _order(similarities, indices):
     return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
 
+def _settle_ties(references, queries, similarities, indices, k):
+    """Where the k-th and the next reference are as good as equal, a backend may take either: take the first rows."""
+    if indices.shape[1] == k:
+        return
+    for row in np.flatnonzero(similarities[:, k - 1] - similarities[:, k] < 2e-7):
+        scores = (references * queries[row]).sum(axis=1)  # (m, d) -> (m,): equal references, equal scores
+        best = np.lexsort((np.arange(len(scores)), -scores))[:k]
+        similarities[row, :k], indices[row, :k] = scores[best], best
+
+
 def _exclusions(exclude, n, m):
     if exclude is None:
         return []
@@ -126,7 +139,9 @@ def _exclusions(exclude, n, m):
         raise ValueError(f"Expected exclude to have one entry for each of {n} queries, got {len(exclude)}.")
     excluded = []
     for query, rows in enumerate(exclude):
-        rows = np.atleast_1d(np.asarray(rows, dtype=np.int64)) if np.size(rows) else np.empty(0, np.int64)
+        rows = np.atleast_1d(np.asarray(rows)) if np.size(rows) else np.empty(0, np.int64)
+        if not np.issubdtype(rows.dtype, np.integer):
+            raise ValueError(f"Expected exclude to hold whole numbers, got {rows.dtype} for query {query}.")
         rows = np.unique(rows[rows != -1])
         if rows.size and (rows[0] < 0 or rows[-1] >= m):
             raise ValueError(f"Expected exclude to hold rows from 0 to {m - 1}, or -1; got {rows[0]} to {rows[-1]} "

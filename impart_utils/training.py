@@ -87,7 +87,7 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
     device = next(ram.parameters()).device
     v, t, R_img, R_txt = (torch.as_tensor(np.asarray(block), dtype=torch.float32, device=device) for block in
                           (image_features, text_features, reference_image_features, reference_text_features))
-    neighbors = torch.as_tensor(np.asarray(neighbor_indices), device=device)  # (n, k)
+    neighbors = _checked(neighbor_indices, len(v), len(R_img)).to(device)  # (n, k)
     optimizer = torch.optim.Adam(ram.parameters(), lr=learning_rate)
     order = torch.Generator().manual_seed(seed)
     history = []
@@ -105,6 +105,15 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
             history.append({"epoch": epoch, "step": len(history) + 1, "loss": loss.item()})
     ram.eval()
     return history
+
+
+def _checked(neighbor_indices, n, m):
+    neighbors = torch.as_tensor(np.asarray(neighbor_indices))
+    if len(neighbors) != n:
+        raise ValueError(f"Expected one row of neighbors per picture, got {len(neighbors)} rows with {n} pictures.")
+    if neighbors.numel() and not 0 <= neighbors.min() <= neighbors.max() < m:
+        raise ValueError(f"Expected neighbor_indices from 0 to {m - 1}, got {neighbors.min()} to {neighbors.max()}.")
+    return neighbors
 
 
 def _epochs(epochs, progress):
@@ -129,7 +138,9 @@ def apply_ram(ram, image_features, reference_image_features, reference_text_feat
     device = next(ram.parameters()).device
     v, R_img, R_txt = (torch.as_tensor(np.asarray(block), dtype=torch.float32, device=device) for block in
                        (image_features, reference_image_features, reference_text_features))
-    neighbors = torch.as_tensor(np.asarray(neighbor_indices), device=device)
+    neighbors = _checked(neighbor_indices, len(v), len(R_img)).to(device)
+    if not len(v):
+        return np.empty((0, ram.dim), np.float32)
     with torch.inference_mode():
         parts = [ram(v[start:start + batch_size], R_img[rows], R_txt[rows])  # (b, d)
                  for start, rows in zip(range(0, len(v), batch_size), neighbors.split(batch_size))]

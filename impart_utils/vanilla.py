@@ -26,7 +26,7 @@ def augment(image_features, retrieved_image_features, retrieved_text_features, *
     ------
     ValueError : shapes that don't fit together, no neighbor, or a value that isn't finite.
     """
-    v, r_img, r_txt = (np.asarray(block) for block in
+    v, r_img, r_txt = (_at_least_single(block) for block in
                        (image_features, retrieved_image_features, retrieved_text_features))
     _check(v, r_img, r_txt)
     image_mean = r_img.mean(axis=1)  # (n, k, d) -> (n, d)
@@ -46,17 +46,21 @@ def augment_fused(image_features, neighbor_indices, reference_image_features, re
     ----------
     image_features : array (n, d);  neighbor_indices : int array (n, k), rows of the references
     reference_image_features, reference_text_features : arrays (m, d)
+
+    Raises
+    ------
+    ValueError : shapes or indices that don't fit together, or a value that isn't finite.
     """
-    v, indices = np.asarray(image_features), np.asarray(neighbor_indices)
-    table = image_weight * np.asarray(reference_image_features) + text_weight * np.asarray(reference_text_features)
-    if v.ndim != 2 or table.ndim != 2 or table.shape[1] != v.shape[1]:
-        raise ValueError(f"Expected references with the {v.shape[-1]} columns of image_features, got {table.shape}. "
-                         "Encode both with the same model.")
+    indices = np.asarray(neighbor_indices)
+    v, R_img, R_txt = (_at_least_single(block) for block in
+                       (image_features, reference_image_features, reference_text_features))
+    _check_fused(v, R_img, R_txt)
     if indices.ndim != 2 or len(indices) != len(v) or indices.shape[1] == 0:
         raise ValueError(f"Expected neighbor_indices of shape ({len(v)}, k) with k >= 1, got {indices.shape}.")
-    if len(v) and (indices.min() < 0 or indices.max() >= len(table)):
-        raise ValueError(f"Expected neighbor_indices from 0 to {len(table) - 1}, "
+    if len(v) and (indices.min() < 0 or indices.max() >= len(R_img)):
+        raise ValueError(f"Expected neighbor_indices from 0 to {len(R_img) - 1}, "
                          f"got {indices.min()} to {indices.max()}.")
+    table = image_weight * R_img + text_weight * R_txt  # (m, d)
     result = np.empty(v.shape, dtype=np.result_type(v, table))
     for start in range(0, len(v), block):
         rows = slice(start, start + block)
@@ -77,8 +81,27 @@ def _check(v, r_img, r_txt):
     if r_img.shape != r_txt.shape:
         raise ValueError(f"Expected as many retrieved texts as images, got k={r_txt.shape[1]} texts "
                          f"and k={r_img.shape[1]} images.")
-    for name, block in (("image_features", v), ("retrieved_image_features", r_img), ("retrieved_text_features", r_txt)):
-        bad = ~np.isfinite(block).reshape(n, -1).all(axis=1)
+    _check_finite(image_features=v, retrieved_image_features=r_img, retrieved_text_features=r_txt)
+
+
+def _check_fused(v, R_img, R_txt):
+    if v.ndim != 2 or R_img.ndim != 2 or R_img.shape[1] != v.shape[1]:
+        raise ValueError(f"Expected references with the {v.shape[-1]} columns of image_features, got {R_img.shape}. "
+                         "Encode both with the same model.")
+    if R_txt.shape != R_img.shape:
+        raise ValueError(f"Expected reference_text_features of the images' shape {R_img.shape}, got {R_txt.shape}.")
+    _check_finite(image_features=v, reference_image_features=R_img, reference_text_features=R_txt)
+
+
+def _check_finite(**blocks):
+    for name, block in blocks.items():
+        bad = ~np.isfinite(block).all(axis=tuple(range(1, block.ndim)))
         if bad.any():
             raise ValueError(f"Row {int(np.flatnonzero(bad)[0])} of {name} is not finite (NaN or infinity). "
                              "Encode that item again or leave it out.")
+
+
+def _at_least_single(block):
+    """The array itself; half precision, in which sums lose digits, as float32."""
+    block = np.asarray(block)
+    return block.astype(np.float32) if block.dtype == np.float16 else block

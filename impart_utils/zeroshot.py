@@ -92,7 +92,7 @@ def unit(features, name="features"):
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     bad = ~np.isfinite(norms) | (norms == 0)
     if bad.any():
-        row = int(np.flatnonzero(bad.reshape(len(features), -1).any(axis=1))[0])
+        row = int(np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0])
         raise ValueError(f"Row {row} of {name} is zero or not finite (NaN or infinity): it has no direction. "
                          "Encode that item again or leave it out.")
     return features / norms

@@ -269,6 +269,8 @@ def test_commit_of_a_changed_clone_says_so_and_names_the_change(clone):
     git(clone, "add", ".")
     git(clone, "commit", "-qm", "one")
     head, seen = fresh_commit(), set()
+    (clone / "notebooks" / "00.ipynb").write_text("{}\n")
+    assert fresh_commit().startswith(f"{head}-changed-")  # a notebook alone
     for name, content in (
         ("impart_utils/a.py", "x = 2\n"),
         ("impart_utils/a.py", "x = 3\n"),

@@ -37,10 +37,12 @@ def test_atomic_path_writes_the_file_and_its_folder(tmp_path):
 def test_atomic_path_replaces_the_old_file_only_at_the_end(tmp_path):
     path = tmp_path / "data.txt"
     path.write_text("old")
-    with atomic_path(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
+    with open(path) as reader:
+        with atomic_path(path) as temporary:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+        assert path.read_text() == "new"
+        assert reader.read() == "old"  # renamed, not written over: a reader keeps the whole old file
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -117,6 +117,10 @@ def _read_torch(path, torch):
 def _checked(state_dict, path):
     import torch
 
+    needed = ("visual.conv1.weight", "text_projection", "ln_final.weight")
+    if isinstance(state_dict, dict) and needed[0] in state_dict and not set(needed) <= set(state_dict):
+        missing = next(name for name in needed if name not in state_dict)
+        raise ValueError(f"{path} isn't a CLIP in OpenAI's layout: it has no {missing!r}.")
     if not isinstance(state_dict, dict) or "visual.conv1.weight" not in state_dict:
         keys = list(state_dict) if isinstance(state_dict, dict) else [type(state_dict).__name__]
         inner = [key for key in keys if isinstance(state_dict, dict) and isinstance(state_dict[key], dict)]

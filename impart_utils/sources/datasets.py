@@ -36,6 +36,7 @@ class Dataset:
     labels : int64 array (n,);  class_names : list of c str;  ids : list of n str
     n_available : int, pictures the set has here; more than n where `limit` cut it
     notes : list of str, how it differs from what the paper scored (empty: it doesn't)
+    stamp : what else tells the pictures from others of these ids (place, sizes and times of the files; drawing)
     """
 
     name: str
@@ -46,11 +47,12 @@ class Dataset:
     ids: list
     n_available: int
     notes: list = field(default_factory=list)
+    stamp: Any = None
 
     @property
     def key(self):
-        """Content key of names, ids and labels (pictures stand behind their ids)."""
-        return content_hash(self.name, self.ids, self.class_names, self.labels)
+        """Content key of names, ids, labels and the pictures' stamp."""
+        return content_hash(self.name, self.ids, self.class_names, self.labels, self.stamp)
 
     def items(self):
         """(id, function that opens the picture) for `sources.features.encode_to_cache`."""
@@ -140,7 +142,8 @@ def toy_pictures(scene_list, config):
 def _toy(name, config):
     toy = scenes.test_set(name, seed=0)  # one world; `config.seed` draws references and batches, not the world
     pictures = toy_pictures(toy.scenes, config)
-    return Dataset(name, TITLES[name], pictures, toy.labels, list(toy.class_names), list(toy.ids), len(toy.ids))
+    return Dataset(name, TITLES[name], pictures, toy.labels, list(toy.class_names), list(toy.ids), len(toy.ids),
+                   stamp=scenes.WORLD_VERSION)
 
 
 def _cifar(name, root):
@@ -193,16 +196,27 @@ def _from_folders(folder, classes, name, title):
     if not paths:
         raise ValueError(f"There is no folder of pictures in {folder}. Expected one folder per class.")
     ids = [path.relative_to(folder).as_posix() for path in paths]
-    return Dataset(name, title, Files(paths), np.asarray(labels, np.int64), classes, ids, len(ids))
+    return Dataset(name, title, Files(paths), np.asarray(labels, np.int64), classes, ids, len(ids), stamp=stamp(paths))
+
+
+def stamp(paths):
+    """Hash of places, sizes and times of files: changes where a picture is replaced or mended."""
+    states = [(str(path), *((path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else ())) for path in paths]
+    return content_hash(states)
+
+
+def subset(count, limit):
+    """The rows that `limit` keeps of `count`: always the same ones, in order (None: all)."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
 def _limited(dataset, limit):
     if limit is None or limit >= len(dataset.ids):
         return dataset
-    rows = np.sort(np.random.default_rng(0).permutation(len(dataset.ids))[:limit])
+    rows = subset(len(dataset.ids), limit)
     notes = [*dataset.notes, f"a subset of {limit} of {dataset.n_available} pictures"]
     return Dataset(dataset.name, dataset.title, Rows(dataset.pictures, rows), dataset.labels[rows], dataset.class_names,
-                   [dataset.ids[row] for row in rows], dataset.n_available, notes)
+                   [dataset.ids[row] for row in rows], dataset.n_available, notes, dataset.stamp)
 
 
 def _how_to_get(name):
@@ -242,8 +256,10 @@ def unpack(archive, folder):
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpack-") as temporary:
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as file:
-                inner = next(name for name in file.namelist() if name.endswith("101_ObjectCategories.tar.gz"))
-                archive = Path(file.extract(inner, temporary))
+                inner = [name for name in file.namelist() if name.endswith("101_ObjectCategories.tar.gz")]
+                if not inner:
+                    raise ValueError(f"{archive} holds no 101_ObjectCategories.tar.gz: it isn't Caltech101's archive.")
+                archive = Path(file.extract(inner[0], temporary))
         target = Path(temporary) / "tree"
         with tarfile.open(archive) as file:
             file.extractall(target, filter="data")  # refuses paths that lead out of the folder

@@ -38,14 +38,16 @@ def content_hash(*parts):
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype.str}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
-        elif isinstance(part, bytes):
-            digest.update(part)
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-        digest.update(b"\x00")
+            part = f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes()
+        elif not isinstance(part, bytes):
+            part = json.dumps(part, sort_keys=True, default=_hashable).encode()
+        digest.update(f"{len(part)} ".encode() + part)  # its length first, so that parts can't run together
     return digest.hexdigest()[:16]
+
+
+def _hashable(value):
+    """What JSON doesn't know: an array inside a list by its own hash, since str() leaves out its middle."""
+    return content_hash(value) if isinstance(value, (np.ndarray, bytes)) else str(value)
 
 
 def file_hash(path):
@@ -221,7 +223,9 @@ def load_pack(path):
     ------
     FileNotFoundError, ValueError : the message names the file and what is wrong in it.
     """
-    path, _, texts = str(path).partition("+")
+    path, texts = str(path), ""
+    if not Path(path).is_file():  # a "+" may also stand in a folder's name
+        path, _, texts = path.partition("+")
     for name in filter(None, [path, texts]):
         if not Path(name).is_file():
             raise FileNotFoundError(f"There is no feature pack at {name}. Check the path given after 'pack:'.")
@@ -267,6 +271,11 @@ def _pack_from_npz(path, texts):
         if index is None:
             raise ValueError(f"Expected text_index or pseudo_text_index in {path}, to take texts from {texts}.")
         other = _read_npz(texts)
+        if "text_features" not in other:
+            raise ValueError(f"Expected an array text_features in {texts}, found {', '.join(other)}.")
+        if len(index) and not 0 <= index.min() <= index.max() < len(other["text_features"]):
+            raise ValueError(f"{path}: expected text_index from 0 to {len(other['text_features']) - 1}, the rows of "
+                             f"{texts}, got {index.min()} to {index.max()}.")
         found["text_features"] = other["text_features"][index].astype(np.float32)  # (m, d)
         found["captions"] = [f"a {other['labels'][row]}" if "labels" in other else str(row) for row in index]
         found["metadata"]["texts"] = Path(texts).name
@@ -284,12 +293,14 @@ def _read_npz(path):
     try:
         with np.load(path, allow_pickle=False) as file:  # a pickle could run code
             return {name: file[name] for name in file.files if name != "images"}
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:  # TypeError: one bare .npy array
         raise ValueError(f"{path} is not an .npz of plain arrays ({error}).") from error
 
 
 def check_pack(pack, path):
     """Raise ValueError, naming `path`, unless the pack's arrays and lists fit together and are finite."""
+    if np.ndim(pack.image_features) != 2:
+        raise ValueError(f"{path}: expected image_features of shape (m, d), got {np.shape(pack.image_features)}.")
     m, d = np.shape(pack.image_features)
     for name in ("image_features", "text_features", "class_features"):
         block = getattr(pack, name)

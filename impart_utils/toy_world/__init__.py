@@ -1,1 +1,1 @@
-"""The toy world: pictures, captions and films that the kit draws itself, and the tiny CLIP trained on them."""
+"""The toy world: pictures, captions and films that the kit draws itself, and the tiny CLIP."""

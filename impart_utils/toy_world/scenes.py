@@ -7,7 +7,9 @@ Caltech's cut-out objects differ from photographs on the web. Captions are of mi
 
 import math
 import random
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -143,58 +145,76 @@ def _heart():
     return np.stack([np.sin(t) ** 3, -y / 16 - 0.1], axis=1)
 
 
+def _moon():
+    return np.concatenate([_disk(.1, 0, .95, None, 50.6, 309.4), _disk(.55, 0, .75, None, 281.8, 78.2)])
+
+
 # paint: "main" the scene's color, "dark" and "light" shades of it, or an RGB
 SHAPES = {
     "boat": [(INK, _box(-.05, -.9, .05, .4)), ("light", _points(.1, -.85, .85, .25, .1, .25)),
-             ("light", _points(-.1, -.7, -.7, .25, -.1, .25)), ("main", _points(-1, .35, 1, .35, .6, .9, -.6, .9))],
+        ("light", _points(-.1, -.7, -.7, .25, -.1, .25)),
+        ("main", _points(-1, .35, 1, .35, .6, .9, -.6, .9))],
     "car": [("light", _points(-.55, .05, -.35, -.5, .35, -.5, .65, .05)), ("main", _box(-1, 0, 1, .5)),
-            (INK, _disk(-.5, .5, .27)), (INK, _disk(.5, .5, .27))],
-    "bird": [("dark", _points(.3, 0, 1, -.45, .95, .2)), ("main", _disk(0, .1, .65, .45)), ("main", _disk(-.5, -.4, .35)),
-             ("dark", _points(-.2, 0, .5, -.1, .2, .4)), ((240, 160, 50), _points(-.8, -.5, -1.1, -.3, -.8, -.25)),
-             (INK, _disk(-.55, -.45, .08)), (INK, _box(-.1, .5, 0, .95)), (INK, _box(.15, .5, .25, .95))],
+        (INK, _disk(-.5, .5, .27)), (INK, _disk(.5, .5, .27))],
+    "bird": [("dark", _points(.3, 0, 1, -.45, .95, .2)), ("main", _disk(0, .1, .65, .45)),
+        ("main", _disk(-.5, -.4, .35)), ("dark", _points(-.2, 0, .5, -.1, .2, .4)),
+        ((240, 160, 50), _points(-.8, -.5, -1.1, -.3, -.8, -.25)), (INK, _disk(-.55, -.45, .08)),
+        (INK, _box(-.1, .5, 0, .95)), (INK, _box(.15, .5, .25, .95))],
     "cat": [("main", _points(-.8, -.95, -.1, -.5, -.75, 0)), ("main", _points(.8, -.95, .1, -.5, .75, 0)),
-            ("main", _disk(0, .15, .8, .7)), ((250, 250, 190), _disk(-.3, .05, .17)), ((250, 250, 190), _disk(.3, .05, .17)),
-            (INK, _disk(-.3, .05, .07)), (INK, _disk(.3, .05, .07)), ((230, 120, 130), _points(-.13, .3, .13, .3, 0, .45))],
+        ("main", _disk(0, .15, .8, .7)), ((250, 250, 190), _disk(-.3, .05, .17)),
+        ((250, 250, 190), _disk(.3, .05, .17)), (INK, _disk(-.3, .05, .07)), (INK, _disk(.3, .05, .07)),
+        ((230, 120, 130), _points(-.13, .3, .13, .3, 0, .45))],
     "fish": [("dark", _points(.4, .0, 1, -.55, 1, .55)), ("main", _disk(-.2, 0, .75, .5)),
-             ("dark", _points(-.2, -.15, .15, -.15, 0, .25)), ((255, 255, 255), _disk(-.6, -.12, .13)), (INK, _disk(-.62, -.12, .07))],
+        ("dark", _points(-.2, -.15, .15, -.15, 0, .25)), ((255, 255, 255), _disk(-.6, -.12, .13)),
+        (INK, _disk(-.62, -.12, .07))],
     "tree": [(WOOD, _box(-.15, .4, .15, 1)), ("main", _points(0, -.3, .85, .6, -.85, .6)),
-             ("main", _points(0, -.7, .7, .15, -.7, .15)), ("main", _points(0, -1, .5, -.3, -.5, -.3))],
+        ("main", _points(0, -.7, .7, .15, -.7, .15)), ("main", _points(0, -1, .5, -.3, -.5, -.3))],
     "house": [("main", _box(-.7, -.1, .7, .9)), ("dark", _points(-1, -.1, 0, -.95, 1, -.1)),
-              (INK, _box(-.15, .35, .2, .9)), ("light", _box(-.55, .1, -.25, .4)), ("light", _box(.35, .1, .6, .4))],
+        (INK, _box(-.15, .35, .2, .9)), ("light", _box(-.55, .1, -.25, .4)),
+        ("light", _box(.35, .1, .6, .4))],
     "star": [("main", _star())],
     "cup": [("main", _ring(.6, 0, .42, .22)), ("main", _points(-.75, -.7, .65, -.7, .5, .8, -.6, .8)),
-            ("dark", _disk(-.05, -.7, .7, .17))],
+        ("dark", _disk(-.05, -.7, .7, .17))],
     "flower": [(LEAF, _box(-.06, 0, .06, 1)), (LEAF, _points(0, .8, .5, .45, .1, .6)),
-               *(("main", _disk(.42 * math.cos(a), -.35 + .42 * math.sin(a), .3, corners=12)) for a in np.arange(6) * math.pi / 3),
-               ((250, 225, 120), _disk(0, -.35, .25))],
+        *(("main", _disk(x, y - .35, .3, corners=12)) for x, y in _disk(0, 0, .42, corners=7)[:6]),
+        ((250, 225, 120), _disk(0, -.35, .25))],
     "heart": [("main", _heart())],
-    "moon": [("main", np.concatenate([_disk(.1, 0, .95, None, 50.6, 309.4), _disk(.55, 0, .75, None, 281.8, 78.2)]))],
-    "mushroom": [((240, 228, 205), _points(-.25, 0, .25, 0, .35, .95, -.35, .95)), ("main", _disk(0, .1, 1, .95, 180, 360)),
-                 ("light", _disk(-.45, -.2, .17)), ("light", _disk(.1, -.5, .18)), ("light", _disk(.55, -.15, .14))],
-    "kite": [("main", _points(0, -1, .65, -.35, 0, .45, -.65, -.35)), ("dark", _points(0, -1, .65, -.35, 0, -.35)),
-             ("dark", _points(0, .45, -.65, -.35, 0, -.35)), (INK, _points(0, .45, .3, .7, .05, 1, .15, .7)),
-             ("main", _points(.05, .6, .45, .5, .4, .85))],
-    "apple": [("main", _disk(-.28, .15, .6, .72)), ("main", _disk(.28, .15, .6, .72)), (WOOD, _points(-.05, -.3, .05, -.3, .2, -.95, .08, -.95)),
-              (LEAF, _points(.1, -.6, .5, -.95, .75, -.75, .4, -.55))],
-    "umbrella": [(INK, _box(-.05, -.95, .05, .8)), (INK, _ring(.2, .75, .25, .14, 0, 180)), ("main", _disk(0, 0, 1, .85, 180, 360)),
-                 ("dark", _points(0, -.85, .35, 0, -.35, 0)), ("light", _points(.35, 0, .68, -.18, 1, 0)), ("light", _points(-.35, 0, -.68, -.18, -1, 0))],
-    "key": [("main", _ring(-.55, 0, .45, .2)), ("main", _box(-.15, -.12, 1, .12)), ("main", _box(.5, .1, .65, .45)), ("main", _box(.82, .1, .97, .5))],
+    "moon": [("main", _moon())],
+    "mushroom": [((240, 228, 205), _points(-.25, 0, .25, 0, .35, .95, -.35, .95)),
+        ("main", _disk(0, .1, 1, .95, 180, 360)), ("light", _disk(-.45, -.2, .17)),
+        ("light", _disk(.1, -.5, .18)), ("light", _disk(.55, -.15, .14))],
+    "kite": [("main", _points(0, -1, .65, -.35, 0, .45, -.65, -.35)),
+        ("dark", _points(0, -1, .65, -.35, 0, -.35)), ("dark", _points(0, .45, -.65, -.35, 0, -.35)),
+        (INK, _points(0, .45, .3, .7, .05, 1, .15, .7)), ("main", _points(.05, .6, .45, .5, .4, .85))],
+    "apple": [("main", _disk(-.28, .15, .6, .72)), ("main", _disk(.28, .15, .6, .72)),
+        (WOOD, _points(-.05, -.3, .05, -.3, .2, -.95, .08, -.95)),
+        (LEAF, _points(.1, -.6, .5, -.95, .75, -.75, .4, -.55))],
+    "umbrella": [(INK, _box(-.05, -.95, .05, .8)), (INK, _ring(.2, .75, .25, .14, 0, 180)),
+        ("main", _disk(0, 0, 1, .85, 180, 360)), ("dark", _points(0, -.85, .35, 0, -.35, 0)),
+        ("light", _points(.35, 0, .68, -.18, 1, 0)), ("light", _points(-.35, 0, -.68, -.18, -1, 0))],
+    "key": [("main", _ring(-.55, 0, .45, .2)), ("main", _box(-.15, -.12, 1, .12)),
+        ("main", _box(.5, .1, .65, .45)), ("main", _box(.82, .1, .97, .5))],
     "arrow": [("main", _points(-1, -.25, .1, -.25, .1, -.7, 1, 0, .1, .7, .1, .25, -1, .25))],
-    "cloud": [("main", _disk(-.5, .15, .45)), ("main", _disk(.05, -.15, .55)), ("main", _disk(.55, .2, .42)), ("main", _box(-.5, .1, .55, .6))],
-    "bell": [("dark", _disk(0, .72, .22)), ("main", _points(-.15, -.9, .15, -.9, .45, -.5, .55, .2, .9, .65, -.9, .65, -.55, .2, -.45, -.5)),
-             ("dark", _box(-.9, .5, .9, .65))],
-    "crown": [("main", _points(-1, -.6, -.5, 0, 0, -.85, .5, 0, 1, -.6, .75, .7, -.75, .7)), ("dark", _box(-.75, .4, .75, .7)),
-              ("light", _disk(0, .15, .14))],
-    "rocket": [((250, 170, 60), _points(-.25, .55, .25, .55, 0, 1.1)), ("dark", _points(-.3, .1, -.8, .75, -.2, .6)), ("dark", _points(.3, .1, .8, .75, .2, .6)),
-               ("main", _points(0, -1.05, .28, -.6, .36, 0, .25, .65, -.25, .65, -.36, 0, -.28, -.6)), ("light", _disk(0, -.25, .18))],
+    "cloud": [("main", _disk(-.5, .15, .45)), ("main", _disk(.05, -.15, .55)), ("main", _disk(.55, .2, .42)),
+        ("main", _box(-.5, .1, .55, .6))],
+    "bell": [("dark", _disk(0, .72, .22)),
+        ("main", _points(-.15, -.9, .15, -.9, .45, -.5, .55, .2, .9, .65, -.9, .65, -.55, .2, -.45, -.5)),
+        ("dark", _box(-.9, .5, .9, .65))],
+    "crown": [("main", _points(-1, -.6, -.5, 0, 0, -.85, .5, 0, 1, -.6, .75, .7, -.75, .7)),
+        ("dark", _box(-.75, .4, .75, .7)), ("light", _disk(0, .15, .14))],
+    "rocket": [((250, 170, 60), _points(-.25, .55, .25, .55, 0, 1.1)),
+        ("dark", _points(-.3, .1, -.8, .75, -.2, .6)), ("dark", _points(.3, .1, .8, .75, .2, .6)),
+        ("main", _points(0, -1.05, .28, -.6, .36, 0, .25, .65, -.25, .65, -.36, 0, -.28, -.6)),
+        ("light", _disk(0, -.25, .18))],
 }
 HATS = {
     "pointed": [("hat", _points(0, -1.15, .5, -.35, -.5, -.35))],
     "tall": [("hat", _box(-.35, -1.1, .35, -.4)), ("hat", _box(-.65, -.5, .65, -.35))],
     "round": [("hat", _disk(0, -.35, .5, .5, 180, 360)), ("hat", _box(-.1, -.48, .75, -.35))],
 }
-PERSON = [("coat", _points(-.3, .35, .3, .35, .75, 1.05, -.75, 1.05)), (SKIN, _disk(0, 0, .45, .45)), (INK, _disk(-.17, -.05, .07)),
-          (INK, _disk(.17, -.05, .07)), ((190, 80, 80), _disk(0, .15, .16, .12, 0, 180))]
+PERSON = [("coat", _points(-.3, .35, .3, .35, .75, 1.05, -.75, 1.05)), (SKIN, _disk(0, 0, .45)),
+          (INK, _disk(-.17, -.05, .07)), (INK, _disk(.17, -.05, .07)),
+          ((190, 80, 80), _disk(0, .15, .16, .12, 0, 180))]
 
 
 def _mix(color, other, share):
@@ -209,7 +229,8 @@ def _draw_parts(draw, parts, paints, box, *, angle=0.0, mirrored=False, outline=
     if mirrored:
         turn = np.array([[-1.0], [1.0]]) * turn
     center = ((left + right) / 2, (top + bottom) / 2)
-    polygons = [(paints.get(paint, paint), (points @ turn + center).ravel().tolist()) for paint, points in parts]
+    polygons = [(paints.get(paint, paint), (points @ turn + center).ravel().tolist())
+                for paint, points in parts]
     if outline is not None:  # first all lines, so that they surround the whole object
         width = max(1, round(line * (right - left) / 2))
         for _, corners in polygons:
@@ -236,7 +257,8 @@ def draw_shape(draw, shape, color, box, *, angle=0.0, mirrored=False, outline=No
     """
     if shape not in SHAPES:
         raise ValueError(f"Unknown shape {shape!r}. Known shapes: {', '.join(SHAPES)}.")
-    paints = {"main": color, "dark": _mix(color, (20, 20, 30), 0.35), "light": _mix(color, (255, 255, 255), 0.55)}
+    paints = {"main": color, "dark": _mix(color, (20, 20, 30), 0.35),
+              "light": _mix(color, (255, 255, 255), 0.55)}
     _draw_parts(draw, SHAPES[shape], paints, box, angle=angle, mirrored=mirrored, outline=outline, line=line)
 
 
@@ -244,7 +266,8 @@ def draw_character(draw, character, box, *, angle=0.0, mirrored=False, outline=N
     """Draw a person: `character` is a Character or a name of CHARACTERS; the rest as in `draw_shape`."""
     who = CHARACTERS[character] if isinstance(character, str) else character
     paints = {"hat": COLORS[who.hat_color], "coat": COLORS[who.coat_color]}
-    _draw_parts(draw, PERSON + HATS[who.hat], paints, box, angle=angle, mirrored=mirrored, outline=outline, line=line)
+    _draw_parts(draw, PERSON + HATS[who.hat], paints, box, angle=angle, mirrored=mirrored, outline=outline,
+                line=line)
 
 
 # ---- surroundings ------------------------------------------------------------------------------------
@@ -277,7 +300,8 @@ def draw_surrounding(surrounding, size, rng):
         raise ValueError(f"Unknown surrounding {surrounding!r}. Known surroundings: {', '.join(GROUNDS)}.")
     upper, lower, horizon = GROUNDS[surrounding]
     light = rng.uniform(-0.12, 0.12)
-    upper, lower = (_mix(paint, (255, 255, 255) if light > 0 else (0, 0, 0), abs(light)) for paint in (upper, lower))
+    glow = (255, 255, 255) if light > 0 else (0, 0, 0)
+    upper, lower = (_mix(paint, glow, abs(light)) for paint in (upper, lower))
     horizon += rng.uniform(-0.08, 0.08)
     picture = Image.new("RGB", (size, size), upper)
     draw = ImageDraw.Draw(picture)
@@ -290,25 +314,28 @@ def draw_surrounding(surrounding, size, rng):
 def _details(surrounding, upper, lower, horizon, rng):
     """A few things of the surrounding: ("polygon" | "ellipse" | "rectangle", RGB, numbers from 0 to 1)."""
     spots = [(rng.random(), rng.random()) for _ in range(8)]
+    below = [(x, horizon + y * (1 - horizon)) for x, y in spots]
     pale, dim = _mix(lower, (255, 255, 255), 0.35), _mix(lower, (0, 0, 0), 0.18)
     if surrounding == "sea":
-        return [("rectangle", pale, (x, y, x + 0.2, y + 0.02)) for x, y in ((x, horizon + y * (1 - horizon)) for x, y in spots)]
+        return [("rectangle", pale, (x, y, x + 0.2, y + 0.02)) for x, y in below]
     if surrounding == "forest":
-        return [("polygon", dim, (x, horizon - 0.3 - 0.3 * y, x + 0.14, horizon, x - 0.14, horizon)) for x, y in spots[:6]]
+        return [("polygon", dim, (x, horizon - 0.3 - 0.3 * y, x + 0.14, horizon, x - 0.14, horizon))
+                for x, y in spots[:6]]
     if surrounding == "snow":
         return [("ellipse", (252, 252, 255), (x, y, x + 0.06, y + 0.06)) for x, y in spots]
     if surrounding == "desert":
         return [("polygon", tint, (x - 0.5, horizon, x, horizon - 0.1 - 0.15 * y, x + 0.5, horizon))
                 for (x, y), tint in zip(spots[:2], (pale, dim), strict=True)]
     if surrounding == "night":
-        return [("ellipse", (235, 230, 190), (x, y * horizon, x + 0.035, y * horizon + 0.035)) for x, y in spots]
+        return [("ellipse", (235, 230, 190), (x, y * horizon, x + 0.035, y * horizon + 0.035))
+                for x, y in spots]
     if surrounding == "meadow":
         petals = ((250, 250, 240), (245, 225, 130), (240, 190, 205))
-        return [("ellipse", petals[i % 3], (x, y, x + 0.05, y + 0.05))
-                for i, (x, y) in enumerate((x, horizon + y * (1 - horizon)) for x, y in spots)]
+        return [("ellipse", petals[i % 3], (x, y, x + 0.05, y + 0.05)) for i, (x, y) in enumerate(below)]
     if surrounding == "city":
         walls = (_mix(upper, (90, 95, 120), 0.35), _mix(upper, (120, 100, 100), 0.3))
-        return [("rectangle", walls[i % 2], (i * 0.22 - 0.1 * x, horizon - 0.2 - 0.4 * y, i * 0.22 + 0.17, horizon))
+        return [("rectangle", walls[i % 2],
+                 (i * 0.22 - 0.1 * x, horizon - 0.2 - 0.4 * y, i * 0.22 + 0.17, horizon))
                 for i, (x, y) in enumerate(spots[:5])]
     x, y = spots[0]  # a room: a window and the light on the floor
     return [("rectangle", (250, 250, 250), (0.7 * x, 0.08, 0.7 * x + 0.3, 0.42)),
@@ -353,7 +380,8 @@ def _tinted(color, style, rng):
 def _finish(picture, style, seed):
     size = picture.width
     if style.shrink:
-        picture = picture.resize((style.shrink,) * 2, Image.Resampling.BOX).resize((size,) * 2, Image.Resampling.BICUBIC)
+        small = picture.resize((style.shrink, style.shrink), Image.Resampling.BOX)
+        picture = small.resize((size, size), Image.Resampling.BICUBIC)
     if not (style.shade or style.noise):
         return picture
     values = np.asarray(picture, np.float32)  # (size, size, 3)
@@ -381,10 +409,7 @@ def pictures(scenes, cache=None, size=32):
     scenes = list(scenes)
     if cache is None:
         return _draw_all(scenes, size)
-    # Path works without importing more than needed: the cache is one .npy file
-    from pathlib import Path
-
-    key = content_hash(WORLD_VERSION, size, [list(asdict(scene).values()) for scene in scenes])
+    key = content_hash(WORLD_VERSION, size, [astuple(scene) for scene in scenes])
     path = Path(cache) / f"toy-pictures-{key}.npy"
     if not path.is_file():
         with atomic_path(path) as temporary:
@@ -405,10 +430,10 @@ ROLES = {"clip": 1, "pairs": 2, "toy10": 3, "toy100": 4, "toy101": 5, "probe": 6
 CLASS_NAMES = {
     "toy10": ["boat", "car", "bird", "cat", "fish", "tree", "house", "star", "cup", "flower"],
     # like squares of a chessboard: colors x the first 20 shapes, and 101 of the other squares
-    "toy100": [f"{color} {shape}" for i, shape in enumerate(list(SHAPES)[:20]) for j, color in enumerate(COLORS)
-               if (i + j) % 2 == 0],
-    "toy101": [f"{color} {shape}" for i, shape in enumerate(SHAPES) for j, color in enumerate(COLORS)
-               if (i + j) % 2 == 1][:101],
+    "toy100": [f"{color} {shape}" for i, shape in enumerate(list(SHAPES)[:20])
+               for j, color in enumerate(COLORS) if (i + j) % 2 == 0],
+    "toy101": [f"{color} {shape}" for i, shape in enumerate(SHAPES)
+               for j, color in enumerate(COLORS) if (i + j) % 2 == 1][:101],
 }
 TEST_STYLES = {"toy10": "thumbnail", "toy100": "thumbnail", "toy101": "sticker"}
 
@@ -416,8 +441,8 @@ TEST_STYLES = {"toy10": "thumbnail", "toy100": "thumbnail", "toy101": "sticker"}
 def _seeds(role, world, count):
     """Scene seeds of a role in a world: ranges that no other role and no other world touches."""
     if not 0 <= world < 2**20 or count > 2**20:
-        raise ValueError(f"Expected a seed from 0 to {2**20 - 1} and at most {2**20} scenes, got seed={world}, "
-                         f"{count} scenes.")
+        raise ValueError(f"Expected a seed from 0 to {2**20 - 1} and at most {2**20} scenes, "
+                         f"got seed={world} and {count} scenes. Use a smaller one.")
     first = (ROLES[role] << 40) + (world << 20)
     return range(first, first + count)
 
@@ -469,14 +494,13 @@ def caption(scene, kind, rng):
         return rng.choice(EMPTY)
     if kind == "wrong":
         other = scene
-        while other.shape == scene.shape or other.color == scene.color or other.surrounding == scene.surrounding:
+        while any(getattr(other, part) == getattr(scene, part) for part in ("shape", "color", "surrounding")):
             other = _any_scene(rng, scene.seed, people=float(scene.shape in CHARACTERS))
         return caption(other, rng.choice(("full", "partial")), rng)
     words = {"color": scene.color, "thing": scene.shape, "place": SURROUNDINGS[scene.surrounding]}
     if scene.shape not in CHARACTERS:
         text = rng.choice(FULL if kind == "full" else PARTIAL).format(**words)
-        return text.replace("a orange", "an orange").replace("a apple", "an apple").replace("a umbrella", "an umbrella") \
-            .replace("a arrow", "an arrow")
+        return re.sub(r"\ba (?=[aeiou])", "an ", text)
     who = CHARACTERS[scene.shape]
     words["thing"] = who.name if who.named and rng.random() < 2 / 3 else f"a {who.look}"
     return rng.choice(PEOPLE_FULL if kind == "full" else PEOPLE_PARTIAL).format(**words)
@@ -503,7 +527,8 @@ def test_set(name, seed=0):
         raise ValueError(f"Unknown toy test set {name!r}. Known: {', '.join(CLASS_NAMES)}.")
     names = CLASS_NAMES[name]
     rng = np.random.default_rng([ROLES[name], seed])
-    sizes = {"toy10": np.full(10, 200), "toy100": np.full(100, 50), "toy101": rng.permutation(_uneven(101))}[name]
+    sizes = {"toy10": np.full(10, 200), "toy100": np.full(100, 50),
+             "toy101": rng.permutation(_uneven(101))}[name]
     labels = rng.permutation(np.repeat(np.arange(len(names)), sizes)).astype(np.int64)  # (n,)
     scenes = []
     for label, scene_seed in zip(labels, _seeds(name, seed, len(labels)), strict=True):
@@ -511,7 +536,8 @@ def test_set(name, seed=0):
         surrounding = list(SURROUNDINGS)[rng.integers(len(SURROUNDINGS))]
         color = color[0] if color else list(COLORS)[rng.integers(len(COLORS))]
         scenes.append(Scene(shape, color, surrounding, TEST_STYLES[name], scene_seed))
-    return ToyTestSet(name, scenes, labels, list(names), [f"{name}-{seed}-{row:05d}" for row in range(len(scenes))])
+    ids = [f"{name}-{seed}-{row:05d}" for row in range(len(scenes))]
+    return ToyTestSet(name, scenes, labels, list(names), ids)
 
 
 def _uneven(classes):

@@ -4,6 +4,8 @@
 """
 
 import argparse
+import hashlib
+import json
 import math
 import random
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from impart_utils.config import ROOT
-from impart_utils.sources.features import atomic_path, content_hash
+from impart_utils.sources.features import atomic_path
 from impart_utils.toy_world import scenes as world
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own picture statistics (clip.clip._transform)
@@ -60,8 +62,12 @@ def tiny_clip_path():
 
 
 def recipe_hash(recipe=None):
-    """Hash of the recipe's constants and of the world's version; the weights' metadata holds it."""
-    return content_hash(asdict(recipe or Recipe()), world.WORLD_VERSION)
+    """Hash of the recipe's constants and of the world's version; the weights' metadata holds it.
+
+    Not `content_hash`, which serves caches and may change with them: this one is written into a shipped file.
+    """
+    constants = json.dumps([asdict(recipe or Recipe()), world.WORLD_VERSION], sort_keys=True)
+    return hashlib.sha256(constants.encode()).hexdigest()[:16]
 
 
 def make_model(recipe, seed=0):
@@ -103,15 +109,22 @@ def train(recipe=None, *, steps=None, seed=0, progress=None, probe_every=20, cac
     model : clip.model.CLIP in eval mode, fp32
     history : list of dicts: step, views (pictures seen), loss, accuracy (zero-shot over all shapes, on
         held-out pictures; None between measurements)
+
+    Raises
+    ------
+    ValueError : steps below 1.
     """
     recipe = recipe or Recipe()
-    recipe = replace(recipe, steps=steps or recipe.steps)
-    recipe = replace(recipe, pictures=min(recipe.pictures, recipe.steps * recipe.batch))
+    steps = recipe.steps if steps is None else steps
+    if steps < 1:
+        raise ValueError(f"Expected steps >= 1, got {steps}.")
+    # no more pictures than a short run looks at
+    recipe = replace(recipe, steps=steps, pictures=min(recipe.pictures, steps * recipe.batch))
     pictures, tokens, texts = training_data(recipe, seed, cache)
     model, rng = make_model(recipe, seed).train(), np.random.default_rng(seed)
     model.visual.to(memory_format=torch.channels_last)  # the same numbers, a third faster on a CPU
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
-                                  betas=(0.9, 0.98), eps=1e-6, fused=True)  # CLIP's own (its Table 18)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay,
+                                  betas=(0.9, 0.98), eps=1e-6, fused=True)  # as CLIP's larger models
     probe, history = Probe(seed) if probe_every else None, []
     for step in (progress or list)(range(recipe.steps)):
         for group in optimizer.param_groups:
@@ -119,9 +132,14 @@ def train(recipe=None, *, steps=None, seed=0, progress=None, probe_every=20, cac
         rows = rng.choice(len(pictures), recipe.batch, replace=False)
         views = moved(pictures[rows], recipe.shift, rng)
         text = texts[rows, rng.integers(recipe.captions, size=recipe.batch)]
-        loss = training_step(model, optimizer, to_input(views), text, tokens)
+        loss = caption_loss(model, to_input(views), text, tokens)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=math.log(100))  # as CLIP does (Radford et al. 2021, Sec. 2.5)
         measure = probe and (step % probe_every == 0 or step == recipe.steps - 1)
-        history.append({"step": step + 1, "views": (step + 1) * recipe.batch, "loss": loss,
+        history.append({"step": step + 1, "views": (step + 1) * recipe.batch, "loss": loss.item(),
                         "accuracy": probe(model) if measure else None})
     model.visual.to(memory_format=torch.contiguous_format)
     return model.eval().requires_grad_(False), history
@@ -157,7 +175,8 @@ def training_captions(recipe, seed):
     kinds, shares = list(recipe.rates), list(recipe.rates.values())
     for pair, own in zip(pairs, captions, strict=True):
         rng = random.Random(f"captions {pair.scene.seed}")
-        own += [world.caption(pair.scene, kind, rng) for kind in rng.choices(kinds, shares, k=recipe.captions - 1)]
+        more = rng.choices(kinds, shares, k=recipe.captions - 1)
+        own += [world.caption(pair.scene, kind, rng) for kind in more]
     return [pair.scene for pair in pairs], captions
 
 
@@ -178,31 +197,30 @@ def moved(pictures, shift, rng):
     return pictures[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def training_step(model, optimizer, images, text, tokens):
-    """One step of CLIP's contrastive loss, in which equal captions of a batch are one text.
+def caption_loss(model, images, text, tokens):
+    """CLIP's contrastive loss, in which equal captions of a batch are one text.
 
-    images : (b, 3, s, s);  text : int array (b,), rows of tokens (t, 77)
+    Parameters
+    ----------
+    images : float tensor (b, 3, s, s)
+    text : int array (b,), each picture's row of `tokens`;  tokens : int tensor (t, 77)
 
-    An image has one right text; a text has as many right images as bear it, and its target is spread
-    evenly over them. With all captions different this is CLIP's loss.
+    Returns
+    -------
+    loss : scalar tensor. A picture has one right text; a text has as many right pictures as bear it, and
+        its target is spread evenly over them. With all captions different this is CLIP's own loss
+        (Radford et al. 2021, Fig. 3).
     """
     different, which = np.unique(text, return_inverse=True)  # (u,), (b,)
-    batch = tokens[different]
+    batch, which = tokens[different], torch.as_tensor(which)
     batch = batch[:, :int(batch.argmax(dim=1).max()) + 1]  # cut at the batch's longest text
-    image_features = F.normalize(model.encode_image(images), dim=1)       # (b, d)
-    text_features = F.normalize(model.encode_text(batch), dim=1)       # (u, d)
-    logits = model.logit_scale.exp() * image_features @ text_features.T   # (b, u)
-    which = torch.as_tensor(which)
-    bears = F.one_hot(which, len(different)).float()                      # (b, u)
+    image_features = F.normalize(model.encode_image(images), dim=1)      # (b, d)
+    text_features = F.normalize(model.encode_text(batch), dim=1)         # (u, d)
+    logits = model.logit_scale.exp() * image_features @ text_features.T  # (b, u)
+    bears = F.one_hot(which, len(different)).float()                     # (b, u)
     image_loss = F.cross_entropy(logits, which)
     text_loss = F.cross_entropy(logits.T, (bears / bears.sum(dim=0)).T)
-    loss = (image_loss + text_loss) / 2
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    with torch.no_grad():
-        model.logit_scale.clamp_(max=math.log(100))  # as CLIP does (Radford et al. 2021, Sec. 2.5)
-    return loss.item()
+    return (image_loss + text_loss) / 2
 
 
 @torch.inference_mode()
@@ -261,8 +279,8 @@ def save_weights(model, path, *, recipe, seed):
     unused = torch.ones(recipe.vocabulary, dtype=torch.bool)
     unused[used] = False
     state["token_embedding.weight"][unused] = 0
-    metadata = {"recipe_hash": recipe_hash(recipe), "world_version": str(world.WORLD_VERSION), "seed": str(seed),
-                "steps": str(recipe.steps)}
+    metadata = {"recipe_hash": recipe_hash(recipe), "world_version": str(world.WORLD_VERSION),
+                "seed": str(seed), "steps": str(recipe.steps)}
     with atomic_path(path) as temporary:
         save_file({name: value.contiguous() for name, value in state.items()}, temporary, metadata=metadata)
 
@@ -287,14 +305,14 @@ def main(arguments=None):
     """Repeat the whole recipe and write the weights."""
     from tqdm import tqdm
 
-    parser = argparse.ArgumentParser(prog="python -m impart_utils.toy_world.train_clip", description=main.__doc__)
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="default: %(default)s")
     parser.add_argument("--out", default=tiny_clip_path(), help="default: %(default)s")
     options = parser.parse_args(arguments)
     torch.set_num_threads(THREADS)
     recipe = Recipe(steps=options.steps)
-    model, history = train(recipe, seed=options.seed, progress=lambda steps: tqdm(steps, desc="tiny CLIP", unit="step"))
+    model, history = train(recipe, seed=options.seed, progress=lambda steps: tqdm(steps, desc="tiny CLIP"))
     save_weights(model, options.out, recipe=recipe, seed=options.seed)
     print(f"accuracy over {len(world.SHAPES)} shapes on held-out pictures: {history[-1]['accuracy']:.1%}")
     for name in world.CLASS_NAMES:

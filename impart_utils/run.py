@@ -65,8 +65,11 @@ def parse(arguments):
 def set_environment():
     """What kernels and pytest inherit: thread counts, this environment's kernel, the folder of outputs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-        os.environ.setdefault(name, str(cores))
+    threads = os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    for name in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ.setdefault(name, threads)  # torch would obey MKL's before OMP's
+    # Threads that wait in a loop for one that another program has displaced make training ten times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # First on the path, so that a kernel "python3" in the user's home can't stand in for this Python.
     paths = [str(Path(sys.prefix, "share", "jupyter")), *os.environ.get("JUPYTER_PATH", "").split(os.pathsep)]
     os.environ["JUPYTER_PATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))

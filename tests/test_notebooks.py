@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-SMALLEST = {"references": 200, "pairs": 600, "limit": 150, "draws": 2, "ram_epochs": 1, "ram_seeds": 2, "train_steps": 12,
+SMALLEST = {"references": 200, "pairs": 600, "limit": 150, "draws": 2, "ram_epochs": 1, "ram_seeds": 2, "train_steps": 40,
             "fps": 2.0}
 CIFAR = SHARED / "clip_features" / "cifar10_test500_vitb32.npz"
 UNSPLASH = SHARED / "clip_features" / "unsplash_photos_vitb32.npz"

@@ -68,15 +68,16 @@ def test_set(config, name):
         return _test_set_from_pack(name[5:], config.limit)
     dataset, model = datasets.load_dataset(name, config), clip(config)
     image_features, ids, skipped = features.encode_to_cache(
-        model.encode_images, dataset.items(), config.cache_dir / _file_name(name), key=f"{model.key} {dataset.key}")
+        model.encode_images, dataset.items(), config.cache_dir / _file_name(name),
+        key=f"{model.key} {dataset.key}")
     rows = [row for row, item in enumerate(dataset.ids) if item not in skipped]
     notes = list(dataset.notes)
     if skipped:
         first = next(iter(skipped.items()))
         notes.append(f"{len(skipped)} pictures can't be opened, the first: {first[0]} ({first[1]})")
     weights = class_features(model.encode_texts, dataset.class_names)
-    return TestSet(name, dataset.title, image_features, dataset.labels[rows], dataset.class_names, weights, ids,
-                   PAPER_TEMPLATE, model.provenance, dataset.n_available, notes)
+    return TestSet(name, dataset.title, image_features, dataset.labels[rows], dataset.class_names, weights,
+                   ids, PAPER_TEMPLATE, model.provenance, dataset.n_available, notes)
 
 
 def _test_set_from_pack(place, limit):
@@ -85,10 +86,13 @@ def _test_set_from_pack(place, limit):
         raise ValueError(f"{place} has no labels or no class features: it can't be a test set.")
     rows = datasets.subset(len(pack.ids), limit)
     prompts = "as stored: " + ", ".join(repr(prompt) for prompt in (pack.prompts or [])[:2]) + ", …"
-    notes = [f"features from {Path(place).name}", *([f"a subset of {len(rows)} of {len(pack.ids)} pictures"] if len(rows) < len(pack.ids) else [])]
+    notes = [f"features from {Path(place).name}"]
+    if len(rows) < len(pack.ids):
+        notes.append(f"a subset of {len(rows)} of {len(pack.ids)} pictures")
     title = Path(place).stem.split("_")[0]
-    return TestSet(f"pack:{Path(place).name}", title, pack.image_features[rows], pack.labels[rows], pack.class_names,
-                   unit(pack.class_features), [pack.ids[row] for row in rows], prompts, pack.model, len(pack.ids), notes)
+    return TestSet(f"pack:{Path(place).name}", title, pack.image_features[rows], pack.labels[rows],
+                   pack.class_names, unit(pack.class_features), [pack.ids[row] for row in rows], prompts,
+                   pack.model, len(pack.ids), notes)
 
 
 @lru_cache(maxsize=2)
@@ -101,8 +105,8 @@ def pair_pool(config):
         return _toy_pool(config)
     if kind == "folder" and place:
         return _folder_pool(config, Path(place))
-    raise ValueError(f"Unknown reference {config.reference!r}. Known: toy, pack:FILE, pack:IMAGES.npz+TEXTS.npz, "
-                     "folder:PATH.")
+    raise ValueError(f"Unknown reference {config.reference!r}. Known: toy, pack:FILE, "
+                     "pack:IMAGES.npz+TEXTS.npz, folder:PATH.")
 
 
 def reference_pairs(config, draw=0):
@@ -133,12 +137,13 @@ def _folder_pool(config, folder):
 
     table = folder / "captions.csv"
     if not table.is_file():
-        raise MissingInput(f"There is no reference set in {folder} (captions.csv is missing). Make one from YFCC "
-                           "metadata as notebook 01 shows, or give features: --set reference=pack:FILE")
+        raise MissingInput(f"There is no reference set in {folder} (captions.csv is missing). Make one from "
+                           "YFCC metadata as notebook 01 shows, or give features: --set reference=pack:FILE")
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)  # a caption "None" stays text
     missing = {"file", "caption"} - set(rows.columns)
     if missing:
-        raise ValueError(f"{table}: expected the columns file and caption, {', '.join(sorted(missing))} is missing.")
+        raise ValueError(f"{table}: expected the columns file and caption, "
+                         f"{', '.join(sorted(missing))} is missing.")
     pictures = datasets.Files(folder / name for name in rows["file"])
     items = [(name, lambda row=row: pictures[row]) for row, name in enumerate(rows["file"])]
     columns = {name: list(rows[name]) for name in rows.columns if name not in ("file", "caption")}
@@ -150,10 +155,11 @@ def _encode_pairs(config, name, items, captions, metadata, stamp):
     model = clip(config)
     image_features, ids, skipped = features.encode_to_cache(
         model.encode_images, items, config.cache_dir / f"{name}-images", key=f"{model.key} {stamp}")
-    texts = [(item, caption) for (item, _), caption in zip(items, captions) if item not in skipped]
-    text_features, _, _ = features.encode_to_cache(
+    texts = [(item, caption) for (item, _), caption in zip(items, captions, strict=True)
+             if item not in skipped]
+    text_features, _, _ = features.encode_to_cache(  # which texts there are depends on the pictures' ids
         model.encode_texts, texts, config.cache_dir / f"{name}-texts", batch_size=1024,
-        key=f"{model.key} {features.content_hash(captions)}")  # which texts there are depends on the pictures' ids
+        key=f"{model.key} {features.content_hash(captions)}")
     kept = [row for row, (item, _) in enumerate(items) if item not in skipped]
     columns = {key: [values[row] for row in kept] for key, values in metadata.get("columns", {}).items()}
     return ReferenceSet(image_features, text_features, [caption for _, caption in texts], ids,
@@ -171,8 +177,8 @@ def pictures_of(config, ids):
         by_id = {pair.id: pair.scene for pair in scenes.pairs(config.pairs, seed=0)}
         return [scenes.draw(by_id[name], size=64) for name in ids]
     folder = Path(place)
-    return [datasets.Files([folder / name])[0] if kind == "folder" else Image.new("RGB", (64, 64), "lightgrey")
-            for name in ids]
+    return [datasets.Files([folder / name])[0] if kind == "folder"
+            else Image.new("RGB", (64, 64), "lightgrey") for name in ids]
 
 
 def test_pictures(config, name, rows):
@@ -203,11 +209,13 @@ def neighbors(config, queries, references):
     """
     if _plain(queries.weights) != _plain(references.weights):
         raise ValueError(f"The queries' features come from {queries.weights!r}, the references' from "
-                         f"{references.weights!r}: cosines between them mean nothing. Encode both with the same CLIP.")
+                         f"{references.weights!r}: cosines between them mean nothing. Encode both with the "
+                         "same CLIP.")
     name = features.content_hash(queries.key, references.key, config.top_k)
     path = config.cache_dir / "neighbors" / f"{name}.npz"
     if not path.exists():
-        similarities, indices = Retriever(references.image_features).search(queries.image_features, config.top_k)
+        retriever = Retriever(references.image_features)
+        similarities, indices = retriever.search(queries.image_features, config.top_k)
         with features.atomic_path(path) as temporary:
             np.savez(temporary, similarities=similarities, indices=indices)
     with np.load(path, allow_pickle=False) as file:
@@ -256,7 +264,7 @@ def ram_features(config, test, *, normalize="none", scale="raw", seed=0, draw=0)
 
 
 def ram_scales(config):
-    """The inputs RAM can be run with: raw CLIP vectors (the code's branch main) where norms survive, and unit ones."""
+    """RAM's possible inputs: raw CLIP vectors (the code's branch main) where norms survive, and unit ones."""
     blocks = [getattr(pair_pool(config), name) for name in ("image_features", "text_features")]
     blocks += [test_set(config, name).image_features for name in config.datasets if name.startswith("pack:")]
     return ("raw", "unit") if all(keeps_norms(block) for block in blocks) else ("unit",)

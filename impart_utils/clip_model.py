@@ -48,10 +48,12 @@ class Clip:
         if len(pictures) == 0:
             return np.empty((0, self.dim), np.float32)
         size = BATCH if self.device == "cpu" else 256
-        return np.concatenate([self._encode_pictures(pictures[i:i + size]) for i in range(0, len(pictures), size)])
+        return np.concatenate([self._encode_pictures(pictures[i:i + size])
+                               for i in range(0, len(pictures), size)])
 
     def _encode_pictures(self, pictures):
-        batch = torch.stack([self.preprocess(picture) for picture in pictures]).to(self.device)  # (b, 3, h, w)
+        batch = torch.stack([self.preprocess(picture) for picture in pictures])  # (b, 3, h, w)
+        batch = batch.to(self.device)
         with torch.inference_mode(), self._autocast():
             return self.model.encode_image(batch).float().cpu().numpy()  # (b, d)
 
@@ -73,7 +75,8 @@ class Clip:
         texts = list(texts)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
-                raise TypeError(f"Expected texts to be str, got {text!r} in row {row}. Write '' for an empty caption.")
+                raise TypeError(f"Expected texts to be str, got {text!r} in row {row}. "
+                                "Write '' for an empty caption.")
         if not texts:
             return np.empty((0, self.dim), np.float32)
         tokens = checkpoints.import_clip().tokenize(texts, truncate=True)  # (n, 77)
@@ -87,7 +90,9 @@ class Clip:
         return features
 
     def _autocast(self):
-        return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else contextlib.nullcontext()
+        if self.precision == "bf16":
+            return torch.autocast(self.device, torch.bfloat16)
+        return contextlib.nullcontext()
 
 
 def encode_tokens(model, tokens):
@@ -98,7 +103,8 @@ def encode_tokens(model, tokens):
     """
     length = tokens.shape[1]
     x = model.token_embedding(tokens).type(model.dtype)  # (b, l, w)
-    x = (x + model.positional_embedding[:length].type(model.dtype)).permute(1, 0, 2)  # (l, b, w), as CLIP has it
+    x = x + model.positional_embedding[:length].type(model.dtype)
+    x = x.permute(1, 0, 2)  # (l, b, w), as CLIP has it
     mask = model.build_attention_mask()[:length, :length].to(x)
     for block in model.transformer.resblocks:
         y = block.ln_1(x)
@@ -137,7 +143,8 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
     path = checkpoints.find_checkpoint(name, checkpoint)
     sha256, state_dict = file_hash(path), checkpoints.read_state_dict(path)
     provenance = checkpoints.verify(state_dict, path, name, sha256=sha256, allow_unverified=allow_unverified)
-    model = clip.model.build_model(dict(state_dict)).float()  # a copy: build_model takes entries out of the dict it gets
+    # a copy: build_model takes entries out of the dict it gets
+    model = clip.model.build_model(dict(state_dict)).float()
     # again, because build_model rounds to half precision on the way
     model.load_state_dict({key: value for key, value in state_dict.items() if key in model.state_dict()})
     model = model.to(device).eval()

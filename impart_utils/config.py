@@ -108,7 +108,7 @@ PROFILES = {
 
 def output_root():
     """Folder that holds results/, executed/ and data/cache/: the clone, or $IMPART_OUTPUT where set."""
-    return ROOT / os.environ.get("IMPART_OUTPUT", "")  # a relative one counts from the clone, as in every kernel
+    return ROOT / os.environ.get("IMPART_OUTPUT", "")  # a relative one counts from the clone, in every kernel
 
 
 def load_config(profile="demo", **settings):
@@ -145,7 +145,7 @@ def load_config(profile="demo", **settings):
 
 
 def full_path(path):
-    """An absolute path; a relative one counts from the working folder or, where it isn't there, from the clone.
+    """An absolute path; a relative one counts from the working folder or, where it isn't there, the clone.
 
     Notebooks run in notebooks/, commands usually in the clone: the same setting must mean the same file.
     """

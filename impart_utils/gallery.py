@@ -16,7 +16,8 @@ class Gallery:
 
     Attributes
     ----------
-    name : str;  ids, movies, titles, descriptions, descriptions_without_names, paths : lists, one entry a film
+    name : str
+    ids, movies, titles, descriptions, descriptions_without_names, paths : lists, one entry a film
         (a film without a description has "")
     timestamps : list of float arrays (f,), seconds;  frame_features : list of float32 arrays (f, d), raw
     broken : dict, file -> why it is left out or partial
@@ -64,10 +65,12 @@ def film_gallery(config):
             broken[film["id"]] = partial
     films = [film for film in films if film["id"] in encoded]
     if not films:
-        raise MissingInput(f"None of the films in {place} can be read: {next(iter(broken.values()), 'there is none')}.")
+        raise MissingInput(f"None of the films in {place} can be read: "
+                           f"{next(iter(broken.values()), 'there is none')}.")
     return Gallery(
-        config.films if kind == "toy" else f"folder:{Path(place).name}", *([film[key] for film in films] for key in
-        ("id", "movie", "title", "description", "without", "path")),
+        config.films if kind == "toy" else f"folder:{Path(place).name}",
+        *([film[key] for film in films]
+          for key in ("id", "movie", "title", "description", "without", "path")),
         [encoded[film["id"]][0] for film in films], [encoded[film["id"]][1] for film in films], broken)
 
 
@@ -75,15 +78,15 @@ def _folder_films(folder):
     from impart_utils.sources.films import folder_gallery
 
     if not folder.is_dir():
-        raise MissingInput(f"There is no folder of films at {folder}. Give one with --set films=folder:PATH; how to "
-                           "get the paper's clips: python -m impart_utils.sources.films --help")
+        raise MissingInput(f"There is no folder of films at {folder}. Give one with --set films=folder:PATH; "
+                           "how to get the paper's clips: python -m impart_utils.sources.films --help")
     table = folder_gallery(folder)
     return [{"id": row.file, "movie": row.movie, "title": row.title, "path": folder / row.file,
              "description": row.description, "without": row.description} for row in table.itertuples()]
 
 
 def _encoded_film(config, path):
-    """(timestamps, frame features, why partial or ""), kept per film: a killed run goes on with the next one."""
+    """(timestamps, frame features, why partial or ""), kept per film: a killed run goes on with the next."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 

@@ -7,7 +7,8 @@ from impart_utils.sources import checkpoints, datasets
 
 NEEDS = {  # by notebook number; 09 reads results alone
     "00": {"clip", "datasets"}, "01": {"reference"}, "02": {"reference", "datasets"}, "03": {"reference"},
-    "04": {"reference", "datasets"}, "05": {"reference", "datasets"}, "06": {"clip", "reference", "films"}, "09": set(),
+    "04": {"reference", "datasets"}, "05": {"reference", "datasets"}, "06": {"clip", "reference", "films"},
+    "09": set(),
 }
 
 
@@ -26,18 +27,20 @@ def missing_inputs(config, numbers):
     """
     needed = set().union(*(NEEDS.get(number, set()) for number in numbers))
     checks = []
-    pictures = [name for name in config.datasets if not name.startswith("pack:")] if "datasets" in needed else []
+    pictures = []
+    if "datasets" in needed:
+        pictures = [name for name in config.datasets if not name.startswith("pack:")]
     if "clip" in needed or pictures or ("reference" in needed and not config.reference.startswith("pack:")):
         checks.append(lambda: checkpoints.find_checkpoint(config.clip, config.clip_checkpoint))
     checks += [lambda name=name: datasets.load_dataset(name, config) for name in pictures]
     if "reference" in needed:
         checks.append(lambda: _folder(config.reference, "captions.csv", (
-            "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build --help, or give "
-            "features with --set reference=pack:FILE")))
+            "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build "
+            "--help, or give features with --set reference=pack:FILE")))
     if "films" in needed:
         checks.append(lambda: _folder(config.films, "", (
-            "the films (a folder of clips)", "python -m impart_utils.sources.films --help, or give a folder of your own "
-            "with --set films=folder:PATH")))
+            "the films (a folder of clips)", "python -m impart_utils.sources.films --help, or give a folder "
+            "of your own with --set films=folder:PATH")))
     missing = []
     for check in checks:
         try:

@@ -31,7 +31,7 @@ class RAM(nn.Module):
     between : "relu" or "none", what stands between the layers. ReLU sets every negative coordinate of
         e_1 to zero, v's own among them.
     gate : None or "zero". "zero": a learned factor per layer, zero at first, multiplies what is added,
-        so that training starts from plain CLIP.
+        so that training starts from plain CLIP, or, with between="relu", from ReLU(v).
 
     Raises
     ------
@@ -40,8 +40,8 @@ class RAM(nn.Module):
 
     def __init__(self, dim, *, heads=8, layers=2, normalize="none", between="relu", gate=None):
         super().__init__()
-        for name, value, known in (("normalize", normalize, NORMALIZE), ("between", between, ("relu", "none")),
-                                   ("gate", gate, (None, "zero"))):
+        for name, value, known in (("normalize", normalize, NORMALIZE),
+                                   ("between", between, ("relu", "none")), ("gate", gate, (None, "zero"))):
             if value not in known:
                 raise ValueError(f"Unknown {name}={value!r}. Known: {', '.join(map(repr, known))}.")
         if layers < 1 or heads < 1 or dim % heads:
@@ -60,7 +60,8 @@ class RAM(nn.Module):
         _check(image, r_img, r_txt, self.dim)
         attend = attend or folded_attention
         e = image  # (b, d): one query per picture
-        for layer, (attend_text, attend_image) in enumerate(zip(self.text_attention, self.image_attention)):
+        attentions = zip(self.text_attention, self.image_attention, strict=True)
+        for layer, (attend_text, attend_image) in enumerate(attentions):
             h = torch.relu(e) if layer and self.between == "relu" else e
             text_branch = attend(attend_text, h, r_img, r_txt)    # (b, d)
             image_branch = attend(attend_image, h, r_txt, r_img)  # (b, d)
@@ -86,18 +87,19 @@ def plain_attention(attention, query, keys, values):
 def folded_attention(attention, query, keys, values):
     r"""`plain_attention` with the projections of keys and values folded into the query's side; exact.
 
-    With one query, :math:`q_h \cdot (W^K_h k_j + b^K_h) = (W^{K\top}_h q_h) \cdot k_j + \text{const}`, and the
-    constant cancels in the softmax; likewise :math:`\sum_j a_j (W^V_h v_j + b^V_h) = W^V_h \sum_j a_j v_j + b^V_h`.
+    With one query, :math:`q_h \cdot (W^K_h k_j + b^K_h) = (W^{K\top}_h q_h) \cdot k_j + \text{const}`, and
+    the constant cancels in the softmax; likewise
+    :math:`\sum_j a_j (W^V_h v_j + b^V_h) = W^V_h \sum_j a_j v_j + b^V_h`.
     So two products per head and query replace two per head, query *and neighbor*: k times less work there.
     """
     d, heads = attention.embed_dim, attention.num_heads
     W_q, W_k, W_v = attention.in_proj_weight.view(3, heads, d // heads, d)  # each (h, e, d)
-    b_q, _, b_v = attention.in_proj_bias.view(3, heads, d // heads)         # each (h, e)
+    b_q, _, b_v = attention.in_proj_bias.view(3, heads, d // heads)  # each (h, e)
     q = (torch.einsum("bd,hed->bhe", query, W_q) + b_q) / (d // heads) ** 0.5
-    scores = torch.einsum("bhe,hed->bhd", q, W_k) @ keys.transpose(1, 2)     # (b, h, d) @ (b, d, k) -> (b, h, k)
-    mean = scores.softmax(dim=-1) @ values                                  # (b, h, k) @ (b, k, d) -> (b, h, d)
+    scores = torch.einsum("bhe,hed->bhd", q, W_k) @ keys.transpose(1, 2)  # (b, h, d) @ (b, d, k) -> (b, h, k)
+    mean = scores.softmax(dim=-1) @ values  # (b, h, k) @ (b, k, d) -> (b, h, d)
     per_head = torch.einsum("bhd,hed->bhe", mean, W_v) + b_v
-    return attention.out_proj(per_head.flatten(1))                          # (b, h * e) -> (b, d)
+    return attention.out_proj(per_head.flatten(1))  # (b, h * e) -> (b, d)
 
 
 def _check(image, r_img, r_txt, dim):
@@ -105,6 +107,7 @@ def _check(image, r_img, r_txt, dim):
         raise ValueError(f"Expected image of shape (b, {dim}), got {tuple(image.shape)}. "
                          "Make the RAM with the dimension of the features.")
     for name, block in (("r_img", r_img), ("r_txt", r_txt)):
-        if block.ndim != 3 or block.shape != r_img.shape or block.shape[::2] != image.shape or not block.shape[1]:
-            raise ValueError(f"Expected {name} of shape ({len(image)}, k, {dim}) with one k >= 1 for images and "
-                             f"texts, got {tuple(block.shape)}.")
+        if (block.ndim != 3 or block.shape != r_img.shape or block.shape[::2] != image.shape
+                or not block.shape[1]):
+            raise ValueError(f"Expected {name} of shape ({len(image)}, k, {dim}) with one k >= 1 for images "
+                             f"and texts, got {tuple(block.shape)}.")

@@ -42,7 +42,8 @@ class ReferenceSet:
         check_pack(self._pack(), "the reference set")
         for name, values in self.metadata.get("columns", {}).items():
             if len(values) != len(self):
-                raise ValueError(f"Expected {len(self)} values in the reference set's column {name!r}, got {len(values)}.")
+                raise ValueError(f"Expected {len(self)} values in the reference set's column {name!r}, "
+                                 f"got {len(values)}.")
 
     def __len__(self):
         return len(self.image_features)
@@ -63,7 +64,8 @@ class ReferenceSet:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise ValueError(f"Expected rows from 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}.")
-        columns = {name: [values[row] for row in rows] for name, values in self.metadata.get("columns", {}).items()}
+        columns = {name: [values[row] for row in rows]
+                   for name, values in self.metadata.get("columns", {}).items()}
         return replace(self, image_features=self.image_features[rows], text_features=self.text_features[rows],
                        captions=[self.captions[row] for row in rows], ids=[self.ids[row] for row in rows],
                        metadata={**self.metadata, "columns": columns})
@@ -85,8 +87,8 @@ class ReferenceSet:
 def from_pack(pack, path="the pack"):
     """A `ReferenceSet` from a pack; ValueError where it has no text for each picture."""
     if pack.text_features is None:
-        raise ValueError(f"{path} has no text features for its {len(pack.ids)} pictures: it can't be a reference set. "
-                         "Give the texts as a second file: pack:IMAGES.npz+TEXTS.npz")
+        raise ValueError(f"{path} has no text features for its {len(pack.ids)} pictures: it can't be a "
+                         "reference set. Give the texts as a second file: pack:IMAGES.npz+TEXTS.npz")
     captions = pack.captions or [""] * len(pack.ids)
     return ReferenceSet(pack.image_features, pack.text_features, captions, pack.ids,
                         {"model": pack.model, **pack.metadata})
@@ -105,8 +107,8 @@ def split(pairs, references, *, seed, draw=0):
     reference_set, training_pairs : ReferenceSet; no pair is in both
     """
     if references > len(pairs):
-        raise ValueError(f"Expected references <= number of pairs, got references={references} with {len(pairs)} pairs. "
-                         "Lower references or give more pairs.")
+        raise ValueError(f"Expected references <= number of pairs, got references={references} with "
+                         f"{len(pairs)} pairs. Lower references or give more pairs.")
     order = np.random.default_rng([seed, draw]).permutation(len(pairs))
     return pairs.take(order[:references]), pairs.take(order[references:])
 
@@ -141,8 +143,8 @@ def scaled(image_features, references, scale="unit"):
     blocks = {"query": image_features, "image": references.image_features, "text": references.text_features}
     lost = [name for name in needed if len(blocks[name]) and not keeps_norms(blocks[name])]
     if lost:
-        raise ValueError(f"scale={scale!r} needs raw vectors, but the {' and '.join(lost)} features have unit length: "
-                         "their norms are gone. Encode them again, or use scale='unit'.")
+        raise ValueError(f"scale={scale!r} needs raw vectors, but the {' and '.join(lost)} features have "
+                         "unit length: their norms are gone. Encode them again, or use scale='unit'.")
     v, R_img, R_txt = (np.asarray(block) for block in blocks.values())
     if scale == "raw":
         return v, R_img, R_txt
@@ -165,10 +167,12 @@ def vanilla_features(image_features, references, *, top_k=8, image_weight=0.5, t
     if neighbor_indices is None:
         _, neighbor_indices = Retriever(references.image_features).search(image_features, top_k)
     v, R_img, R_txt = scaled(image_features, references, scale)
-    return augment_fused(v, neighbor_indices, R_img, R_txt, image_weight=image_weight, text_weight=text_weight)
+    return augment_fused(v, neighbor_indices, R_img, R_txt, image_weight=image_weight,
+                         text_weight=text_weight)
 
 
-def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, ids=None, retry=False, **download):
+def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, ids=None, retry=False,
+          **download):
     """Fetch `pairs` pictures of a metadata list and write them with their captions as a reference folder.
 
     Rows are tried in a seeded order until enough pictures are good, so that 1000 means 1000; after a kill
@@ -193,7 +197,14 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
     from impart_utils.sources.checkpoints import import_clip
     from impart_utils.sources.features import atomic_path
     from impart_utils.sources.metadata import (
-        captions, data_card, join_ids, license_code, read_ids, read_metadata, seeded_order)
+        captions,
+        data_card,
+        join_ids,
+        license_code,
+        read_ids,
+        read_metadata,
+        seeded_order,
+    )
     from impart_utils.sources.pictures import commons_url, download_pictures
 
     if ids is None:
@@ -203,7 +214,8 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
         frame = join_ids(read_metadata(metadata, ids=ids), ids)  # streamed: a few of 100 million rows
     table = captions(frame, how, licenses=licenses)
     order = [row for row in seeded_order(frame, seed) if not table["reason"].iloc[row]]
-    wanted = frame.iloc[order].assign(fallbackurl=[commons_url(name) if name else "" for name in frame["hash"].iloc[order]])
+    wanted = frame.iloc[order].assign(
+        fallbackurl=[commons_url(name) if name else "" for name in frame["hash"].iloc[order]])
     manifest = download_pictures(wanted, folder, wanted=pairs, retry=retry, **download)
     position = {frame["photoid"].iloc[row]: row for row in order}
     good = [row for row in manifest if row["state"] == "ok"]
@@ -216,9 +228,10 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
         rows.to_csv(temporary, index=False)
     if kept:
         tokenize = import_clip().tokenize
-        card = data_card(frame, kept, table, source=metadata, seed=seed, how=how,
-                         states={row["id"]: row["state"] for row in manifest},
-                         count_tokens=lambda caption: int((tokenize(caption, 1000, truncate=True) != 0).sum()))
+        card = data_card(
+            frame, kept, table, source=metadata, seed=seed, how=how,
+            states={row["id"]: row["state"] for row in manifest},
+            count_tokens=lambda caption: int((tokenize(caption, 1000, truncate=True) != 0).sum()))
         with atomic_path(Path(folder) / "card.md") as temporary:
             temporary.write_text(card)
     return rows
@@ -229,7 +242,8 @@ def main():
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m impart_utils.reference", description=main.__doc__)
-    command = parser.add_subparsers(dest="command", required=True).add_parser("build", help=build.__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("build", help=build.__doc__.splitlines()[0])
     command.add_argument("--metadata", required=True, help="the paper's csv, YFCC100M's tab file, or parquet")
     command.add_argument("--ids", help="OpenAI's id list, which adds hashes for the mirror")
     command.add_argument("--pairs", type=int, default=1000)
@@ -240,10 +254,11 @@ def main():
     command.add_argument("--retry", action="store_true", help="try rows again that failed before")
     command.add_argument("--out", default="data/reference/yfcc")
     given = parser.parse_args()
-    rows = build(given.metadata, given.out, pairs=given.pairs, seed=given.seed, how=given.captions, ids=given.ids,
-                 licenses=set(given.licences.split(",")) if given.licences else None, retry=given.retry,
-                 per_host=given.per_host)
-    print(f"{len(rows)} of {given.pairs} pairs are in {given.out}; what became of each row: manifest.csv there.")
+    rows = build(given.metadata, given.out, pairs=given.pairs, seed=given.seed, how=given.captions,
+                 ids=given.ids, licenses=set(given.licences.split(",")) if given.licences else None,
+                 retry=given.retry, per_host=given.per_host)
+    print(f"{len(rows)} of {given.pairs} pairs are in {given.out}; "
+          "what became of each row: manifest.csv there.")
 
 
 if __name__ == "__main__":

@@ -65,13 +65,14 @@ class Retriever:
         if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
             raise ValueError(f"Expected top_k to be a whole number of at least 1, got {top_k!r}.")
         if top_k + most > m:
-            left = f"{m} references" if not most else f"{m} references of which {most} are excluded for a query"
+            left = f"{m} references" + (f" of which {most} are excluded for a query" if most else "")
             raise ValueError(f"Expected top_k <= number of references, got top_k={top_k} with {left}. "
                              "Lower top_k or use a larger reference set.")
         similarities, indices = self._nearest(queries, top_k + most)
         if most:
             keep = _kept(indices, excluded, top_k)  # (n, k) positions
-            similarities, indices = (np.take_along_axis(block, keep, axis=1) for block in (similarities, indices))
+            similarities, indices = (np.take_along_axis(block, keep, axis=1)
+                                     for block in (similarities, indices))
         return similarities[:, :top_k].astype(np.float32), indices[:, :top_k].astype(np.int64)
 
     def _nearest(self, queries, k):
@@ -123,7 +124,7 @@ def _order(similarities, indices):
 
 
 def _settle_ties(references, queries, similarities, indices, k):
-    """Where the k-th and the next reference are as good as equal, a backend may take either: take the first rows."""
+    """Where the k-th and the next reference are as good as equal, backends take any: here the first rows."""
     if indices.shape[1] == k:
         return
     for row in np.flatnonzero(similarities[:, k - 1] - similarities[:, k] < 2e-7):
@@ -144,8 +145,8 @@ def _exclusions(exclude, n, m):
             raise ValueError(f"Expected exclude to hold whole numbers, got {rows.dtype} for query {query}.")
         rows = np.unique(rows[rows != -1])
         if rows.size and (rows[0] < 0 or rows[-1] >= m):
-            raise ValueError(f"Expected exclude to hold rows from 0 to {m - 1}, or -1; got {rows[0]} to {rows[-1]} "
-                             f"for query {query}.")
+            raise ValueError(f"Expected exclude to hold rows from 0 to {m - 1}, or -1; got {rows[0]} to "
+                             f"{rows[-1]} for query {query}.")
         excluded.append(rows)
     return excluded
 

@@ -21,7 +21,8 @@ def contrastive_loss(image, text, temperature=1.0):
     r"""Both directions of InfoNCE between pictures and their texts, summed as in the paper's code.
 
     .. math:: S = \frac{n(a) n(b)^T}{T}, \quad
-        L = -\frac{1}{B} \sum_i \log \mathrm{softmax}_j(S)_{ii} - \frac{1}{B} \sum_i \log \mathrm{softmax}_j(S^T)_{ii}
+        L = -\frac{1}{B} \sum_i \log \mathrm{softmax}_j(S)_{ii}
+            - \frac{1}{B} \sum_i \log \mathrm{softmax}_j(S^T)_{ii}
 
     CLIP itself takes the mean of the directions and learns T (about 0.01). With T = 1 the loss can hardly
     move: from 2 ln B at chance to 2 ln(1 + (B - 1) / e) where each pair has cosine 1 and all others 0.
@@ -82,8 +83,8 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
     """
     n = len(image_features)
     if not n or len(text_features) != n or len(neighbor_indices) != n:
-        raise ValueError(f"Expected one text and one row of neighbors per training picture, got {n} pictures, "
-                         f"{len(text_features)} texts, {len(neighbor_indices)} rows of neighbors.")
+        raise ValueError(f"Expected one text and one row of neighbors per training picture, got {n} "
+                         f"pictures, {len(text_features)} texts, {len(neighbor_indices)} rows of neighbors.")
     device = next(ram.parameters()).device
     v, t, R_img, R_txt = (torch.as_tensor(np.asarray(block), dtype=torch.float32, device=device) for block in
                           (image_features, text_features, reference_image_features, reference_text_features))
@@ -93,7 +94,8 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
     history = []
     ram.train()
     for epoch in _epochs(epochs, progress):
-        for rows in torch.randperm(n, generator=order).to(device).split(batch_size):  # the last may be smaller
+        shuffled = torch.randperm(n, generator=order).to(device)
+        for rows in shuffled.split(batch_size):  # the last may be smaller
             augmented = ram(v[rows], R_img[neighbors[rows]], R_txt[neighbors[rows]])  # (b, d)
             loss = contrastive_loss(augmented, t[rows], temperature)
             if not torch.isfinite(loss):
@@ -110,9 +112,11 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
 def _checked(neighbor_indices, n, m):
     neighbors = torch.as_tensor(np.asarray(neighbor_indices))
     if len(neighbors) != n:
-        raise ValueError(f"Expected one row of neighbors per picture, got {len(neighbors)} rows with {n} pictures.")
+        raise ValueError(f"Expected one row of neighbors per picture, got {len(neighbors)} rows with {n} "
+                         "pictures.")
     if neighbors.numel() and not 0 <= neighbors.min() <= neighbors.max() < m:
-        raise ValueError(f"Expected neighbor_indices from 0 to {m - 1}, got {neighbors.min()} to {neighbors.max()}.")
+        raise ValueError(f"Expected neighbor_indices from 0 to {m - 1}, got {neighbors.min()} to "
+                         f"{neighbors.max()}.")
     return neighbors
 
 
@@ -143,19 +147,22 @@ def apply_ram(ram, image_features, reference_image_features, reference_text_feat
         return np.empty((0, ram.dim), np.float32)
     with torch.inference_mode():
         parts = [ram(v[start:start + batch_size], R_img[rows], R_txt[rows])  # (b, d)
-                 for start, rows in zip(range(0, len(v), batch_size), neighbors.split(batch_size))]
+                 for start, rows in zip(range(0, len(v), batch_size), neighbors.split(batch_size),
+                                        strict=True)]
     return torch.cat(parts).cpu().numpy()
 
 
 def save_ram(path, ram, options, history=()):
-    """Write RAM's weights (safetensors) with the options that `new_ram` needs and the history in the header."""
+    """Write RAM's weights (safetensors); `new_ram`'s options and the history stand in the header."""
     from safetensors.torch import save_file
 
     from impart_utils.sources.features import atomic_path
 
-    header = {"dim": json.dumps(ram.dim), "options": json.dumps(options), "history": json.dumps(list(history))}
+    header = {"dim": json.dumps(ram.dim), "options": json.dumps(options),
+              "history": json.dumps(list(history))}
     with atomic_path(path) as temporary:
-        save_file({name: value.contiguous() for name, value in ram.state_dict().items()}, temporary, metadata=header)
+        weights = {name: value.contiguous() for name, value in ram.state_dict().items()}
+        save_file(weights, temporary, metadata=header)
 
 
 def load_ram(path):

@@ -56,7 +56,8 @@ def augment_fused(image_features, neighbor_indices, reference_image_features, re
                        (image_features, reference_image_features, reference_text_features))
     _check_fused(v, R_img, R_txt)
     if indices.ndim != 2 or len(indices) != len(v) or indices.shape[1] == 0:
-        raise ValueError(f"Expected neighbor_indices of shape ({len(v)}, k) with k >= 1, got {indices.shape}.")
+        raise ValueError(f"Expected neighbor_indices of shape ({len(v)}, k) with k >= 1, "
+                         f"got {indices.shape}.")
     if len(v) and (indices.min() < 0 or indices.max() >= len(R_img)):
         raise ValueError(f"Expected neighbor_indices from 0 to {len(R_img) - 1}, "
                          f"got {indices.min()} to {indices.max()}.")
@@ -86,10 +87,11 @@ def _check(v, r_img, r_txt):
 
 def _check_fused(v, R_img, R_txt):
     if v.ndim != 2 or R_img.ndim != 2 or R_img.shape[1] != v.shape[1]:
-        raise ValueError(f"Expected references with the {v.shape[-1]} columns of image_features, got {R_img.shape}. "
-                         "Encode both with the same model.")
+        raise ValueError(f"Expected references with the {v.shape[-1]} columns of image_features, "
+                         f"got {R_img.shape}. Encode both with the same model.")
     if R_txt.shape != R_img.shape:
-        raise ValueError(f"Expected reference_text_features of the images' shape {R_img.shape}, got {R_txt.shape}.")
+        raise ValueError(f"Expected reference_text_features of the images' shape {R_img.shape}, "
+                         f"got {R_txt.shape}.")
     _check_finite(image_features=v, reference_image_features=R_img, reference_text_features=R_txt)
 
 

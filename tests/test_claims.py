@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from impart_utils.evidence import claims, metrics
+from impart_utils.evidence import claims, metrics, results
 from impart_utils.evidence.results import CLASSIFICATION_COLUMNS, VIDEO_COLUMNS
 
-PAPER = claims.read_paper_values(Path(__file__).parents[1] / "data" / "paper_values.csv")
+PAPER = results.read_paper_values(Path(__file__).parents[1] / "data" / "paper_values.csv")
 RAM, NORMALIZED = "RA-CLIP (RAM)", "RA-CLIP (RAM, normalized)"
 
 
@@ -63,7 +63,7 @@ def test_paper_values_are_table_1_as_printed():
     table1 = PAPER[(PAPER["item"] == "Table 1") & (PAPER["source"] == "paper")]
     for method, values in printed.items():
         for dataset, value, n in zip(("cifar10", "cifar100", "caltech101"), values,
-                                     ("10000", "10000", "8677")):
+                                     ("10000", "10000", "8677"), strict=True):
             found = table1[(table1["method"] == method) & (table1["dataset"] == dataset)]
             assert found[["value", "n", "unit"]].values.tolist() == [[value, n, "percent"]]
 
@@ -188,7 +188,7 @@ def test_the_demo_never_gives_a_verdict():
              for m in ("R@1", "R@5")]
     board = claims.judge(PAPER, {
         "table1.csv": table(*rows), "figure1.csv": table(*figure1),
-        "comparisons.csv": table(*compared, columns=claims.COMPARISON_COLUMNS),
+        "comparisons.csv": table(*compared, columns=results.COMPARISON_COLUMNS),
         "video_retrieval.csv": table(*films, columns=VIDEO_COLUMNS)}, profile="demo", commit="abc",
         recorded={"f00d": []})
     assert set(board["verdict"]) == {"not run here: toy world"}
@@ -253,7 +253,7 @@ def test_as_good_as_clip_is_an_equivalence_test(b, c, verdict):
                 "difference": c - b,
                 "p": 0.5}
     found = judge("text-cifar10-as-good-as-clip",
-                  comparisons=table(compared, columns=claims.COMPARISON_COLUMNS))
+                  comparisons=table(compared, columns=results.COMPARISON_COLUMNS))
     assert found["verdict"] == verdict
     assert found["ours"] == pytest.approx((c - b) / 100)
     assert f"{b} pictures broken, {c} mended" in found["reason"]
@@ -263,7 +263,7 @@ def test_equivalence_on_a_subset_is_not_comparable():
     compared = {**row(method="RA-CLIP Vanilla", n=500, correct=449), "against": "CLIP", "b": 4, "c": 4,
                 "difference": 0, "p": 1.0}
     found = judge("text-cifar10-as-good-as-clip",
-                  comparisons=table(compared, columns=claims.COMPARISON_COLUMNS))
+                  comparisons=table(compared, columns=results.COMPARISON_COLUMNS))
     assert found["verdict"] == "not comparable" and "n: 500" in found["reason"]
 
 
@@ -341,7 +341,7 @@ def test_scoreboard_reads_the_results_folder(tmp_path):
 
 def test_read_results_keeps_types(tmp_path):
     table(row(dataset="None", method="RA-CLIP Vanilla"), row()).to_csv(tmp_path / "table1.csv", index=False)
-    found = claims.read_results(tmp_path / "table1.csv")
+    found = results.read_results(tmp_path / "table1.csv")
     assert list(found["dataset"]) == ["None", "cifar10"]  # text, not a missing value
     assert found["k"].tolist()[0] == 8 and np.isnan(found["k"].tolist()[1])
     assert found["accuracy"].dtype == float
@@ -359,48 +359,48 @@ def test_read_results_keeps_types(tmp_path):
 def test_read_results_names_file_and_column(tmp_path, change, message):
     table({**row(), **change}).to_csv(tmp_path / "table1.csv", index=False)
     with pytest.raises(ValueError) as error:
-        claims.read_results(tmp_path / "table1.csv")
+        results.read_results(tmp_path / "table1.csv")
     assert message in str(error.value)
 
 
 def test_read_results_refuses_missing_columns_and_unknown_files(tmp_path):
     table(row()).drop(columns="average").to_csv(tmp_path / "table1.csv", index=False)
     with pytest.raises(ValueError, match="table1.csv: column 'average' is missing"):
-        claims.read_results(tmp_path / "table1.csv")
+        results.read_results(tmp_path / "table1.csv")
     with pytest.raises(ValueError, match="Unknown results file 'mine.csv'. Known: table1.csv"):
-        claims.read_results(tmp_path / "mine.csv")
+        results.read_results(tmp_path / "mine.csv")
     with pytest.raises(FileNotFoundError, match="figure1.csv"):
-        claims.read_results(tmp_path / "figure1.csv")
+        results.read_results(tmp_path / "figure1.csv")
 
 
 def test_paper_values_are_checked_too(tmp_path):
     path = tmp_path / "paper_values.csv"
     PAPER.assign(method="RAM").to_csv(path, index=False)
     with pytest.raises(ValueError, match="unknown method 'RAM'"):
-        claims.read_paper_values(path)
+        results.read_paper_values(path)
     pd.concat([PAPER, PAPER.head(1)]).to_csv(path, index=False)
     with pytest.raises(ValueError, match="'table1-cifar10-clip' is there more than once"):
-        claims.read_paper_values(path)
+        results.read_paper_values(path)
 
 
 def test_comparison_table_counts_mended_and_broken():
     clip = np.array([True, True, True, False, False, False])
     vanilla = np.array([True, True, False, True, True, False])  # one broken, two mended
     rows = [row(n=6, correct=3), row(method="RA-CLIP Vanilla", n=6, correct=4)]
-    found = claims.comparison_table(rows, [clip, vanilla])
-    assert tuple(found.columns) == claims.COMPARISON_COLUMNS
+    found = results.comparison_table(rows, [clip, vanilla])
+    assert tuple(found.columns) == results.COMPARISON_COLUMNS
     assert found[["method", "against", "b", "c", "difference", "p"]].values.tolist() == [
         ["RA-CLIP Vanilla", "CLIP", 1, 2, 1, 1.0]]
     np.testing.assert_allclose(found.loc[0, "accuracy"] - 3 / 6, found.loc[0, "difference"] / 6)
     with pytest.raises(ValueError, match="Expected a row of 'CLIP' to compare with for data set 'cifar10'"):
-        claims.comparison_table(rows[1:], [vanilla])
+        results.comparison_table(rows[1:], [vanilla])
     with pytest.raises(ValueError, match="got 1 for 2 rows"):
-        claims.comparison_table(rows, [clip])
+        results.comparison_table(rows, [clip])
 
 
 def test_comparison_table_survives_its_file(tmp_path):
     right = np.array([True, False])
     rows = [row(n=2, correct=1), row(method="RA-CLIP Vanilla", n=2, correct=1)]
-    claims.comparison_table(rows, [right, ~right]).to_csv(tmp_path / "comparisons.csv", index=False)
-    found = claims.read_results(tmp_path / "comparisons.csv")
+    results.comparison_table(rows, [right, ~right]).to_csv(tmp_path / "comparisons.csv", index=False)
+    found = results.read_results(tmp_path / "comparisons.csv")
     assert found[["b", "c", "p"]].values.tolist() == [[1, 1, 1]]

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from impart_utils.config import MissingInput
 from impart_utils.sources import download, picture_client, pictures
 from impart_utils.sources.download import fetch_file
 from impart_utils.sources.pictures import commons_url, download_pictures
-from PIL import Image
 
 
 @functools.cache

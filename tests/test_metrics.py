@@ -32,7 +32,8 @@ def test_ranks_equal_a_slow_loop_and_may_be_negative():
     rng = np.random.default_rng(0)
     similarities = rng.normal(size=(40, 9)).round(1) - 5  # rounding makes ties; all below zero
     truth = rng.integers(0, 9, size=40)
-    slow = [1 + sum(s >= row[t] for i, s in enumerate(row) if i != t) for row, t in zip(similarities, truth)]
+    slow = [1 + sum(s >= row[t] for i, s in enumerate(row) if i != t)
+            for row, t in zip(similarities, truth, strict=True)]
     np.testing.assert_array_equal(metrics.ranks(similarities, truth), slow)
 
 

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-SMALLEST = {"references": 200, "pairs": 600, "limit": 150, "draws": 2, "ram_epochs": 1, "ram_seeds": 2, "train_steps": 40,
-            "fps": 2.0}
+SMALLEST = {"references": 200, "pairs": 600, "limit": 150, "draws": 2, "ram_epochs": 1, "ram_seeds": 2,
+            "train_steps": 40, "fps": 2.0}
 CIFAR = SHARED / "clip_features" / "cifar10_test500_vitb32.npz"
 UNSPLASH = SHARED / "clip_features" / "unsplash_photos_vitb32.npz"
 TEXTS = SHARED / "clip_features" / "text_vocab_vitb32.npz"
@@ -26,14 +26,15 @@ def run(output, *arguments, **settings):
     """`python -m impart_utils.run` with its outputs below `output`; returns the finished process."""
     given = [f"--set={name}={value}" for name, value in settings.items()]
     environment = {**os.environ, "IMPART_OUTPUT": str(output)}
-    return subprocess.run([sys.executable, "-m", "impart_utils.run", *arguments, *given], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=900)
+    return subprocess.run([sys.executable, "-m", "impart_utils.run", *arguments, *given], cwd=ROOT,
+                          env=environment, capture_output=True, text=True, timeout=900)
 
 
 def git_status():
     if not (ROOT / ".git").exists():
         return ""
-    return subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, text=True).stdout
+    done = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, text=True)
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,8 @@ def test_table1_has_the_methods_and_the_control(demo):
 def test_figures_are_written_as_png_and_svg(demo):
     figures = demo[0] / "results" / "demo" / "figures"
     names = {path.stem for path in figures.glob("*.png")}
-    assert {"table1_accuracy", "figure1_normalization", "figure2_picture_query", "figure3_text_query"} <= names
+    assert {"table1_accuracy", "figure1_normalization", "figure2_picture_query",
+            "figure3_text_query"} <= names
     assert names == {path.stem for path in figures.glob("*.svg")}
 
 
@@ -112,9 +114,9 @@ def test_notebook_09_alone_says_what_to_run(tmp_path):
 def test_paper_profile_without_data_stops_with_one_message(tmp_path):
     environment_home = tmp_path / "home"  # no weights in ~/.cache/clip there
     environment_home.mkdir()
-    done = subprocess.run([sys.executable, "-m", "impart_utils.run", "--profile", "paper"], cwd=ROOT, timeout=120,
+    done = subprocess.run([sys.executable, "-m", "impart_utils.run", "--profile", "paper"], cwd=ROOT,
                           env={**os.environ, "IMPART_OUTPUT": str(tmp_path), "HOME": str(environment_home)},
-                          capture_output=True, text=True)
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     for missing in ("ViT-B/32", "cifar10", "cifar100", "caltech101", "reference set", "films"):
         assert missing in done.stderr, missing
@@ -148,9 +150,10 @@ def random_checkpoint(tmp_path_factory):
     return path
 
 
-@pytest.mark.skipif(not (SHARED / "caltech101").exists(), reason=f"real pictures are not at {SHARED / 'caltech101'}")
+@pytest.mark.skipif(not (SHARED / "caltech101").exists(),
+                    reason=f"real pictures are not at {SHARED / 'caltech101'}")
 def test_real_pictures_through_a_full_size_checkpoint(tmp_path, random_checkpoint):
-    """caltech101 and cifar10_test of the shared data, encoded by a ViT-B/32 given by path, to the end of 04."""
+    """caltech101 and cifar10_test of the shared data, encoded by a ViT-B/32 given by path, to 04's end."""
     pairs = tmp_path / "pairs"
     pairs.mkdir()
     lines = ["file,caption"]
@@ -161,8 +164,8 @@ def test_real_pictures_through_a_full_size_checkpoint(tmp_path, random_checkpoin
     (pairs / "captions.csv").write_text("\n".join(lines) + "\n")
     arguments = ("--profile=paper", "--only=04", "--no-book")
     settings = dict(datasets=f"caltech101:{SHARED / 'caltech101'},folder:{SHARED / 'cifar10_test'}",
-                    reference=f"folder:{pairs}", references=20, pairs=40, limit=30, draws=1, ram_epochs=1, ram_seeds=1,
-                    clip_checkpoint=random_checkpoint)
+                    reference=f"folder:{pairs}", references=20, pairs=40, limit=30, draws=1, ram_epochs=1,
+                    ram_seeds=1, clip_checkpoint=random_checkpoint)
     refused = run(tmp_path / "refused", *arguments, **settings)
     assert refused.returncode == 1 and "isn't OpenAI's file" in refused.stdout + refused.stderr
     done = run(tmp_path / "out", *arguments, **settings, allow_unverified_clip=True)

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
-from impart_utils.evidence import claims, metrics, plots
+from impart_utils.evidence import metrics, plots, results
 
 PAPER = Path(__file__).parents[1] / "data" / "paper_values.csv"
 LONG = "a very long caption about a trip to the seaside with my grandmother in the summer of 1987, and more"
@@ -136,8 +136,8 @@ def test_shares_are_drawn_in_percent_with_their_unit(name):
 
 
 def test_a_method_has_one_color_everywhere_and_all_are_apart():
-    assert tuple(plots.METHOD_COLORS) == claims.METHODS
-    assert len(set(plots.METHOD_COLORS.values())) == len(claims.METHODS)
+    assert tuple(plots.METHOD_COLORS) == results.METHODS
+    assert len(set(plots.METHOD_COLORS.values())) == len(results.METHODS)
     ax = plots.accuracy_bars(table1("toy10"), toy=True)
     drawn = [to_hex(bar.get_facecolor()).upper() for bar in ax.patches]
     assert drawn == [plots.METHOD_COLORS[name] for name in
@@ -160,11 +160,11 @@ def test_accuracy_bars_draw_the_table():
 
 
 def test_accuracy_bars_mark_the_papers_value_over_its_bar():
-    paper = claims.read_paper_values(PAPER)
+    paper = results.read_paper_values(PAPER)
     ax = plots.accuracy_bars(table1("cifar10"), paper, toy=False)
     dashes = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert [line.get_ydata()[0] for line in dashes] == [88.78, 88.17, 88.98]  # CLIP, Vanilla, RAM
-    for line, bar in zip(dashes, ax.patches):
+    for line, bar in zip(dashes, ax.patches, strict=False):
         assert line.get_xdata()[0] <= bar.get_x() and bar.get_x() + bar.get_width() <= line.get_xdata()[1]
     assert not [line for line in plots.accuracy_bars(table1("toy10"), paper, toy=True).lines
                 if line.get_linestyle() == "--"]  # the toy world is no data set of the paper

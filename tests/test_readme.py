@@ -15,7 +15,8 @@ README = (ROOT / "README.md").read_text()
 def test_the_first_example_prints_what_it_shows():
     block = re.search(r"```python\n(.*?)```", README, re.S).group(1)
     shown = [line[2:] for line in block.splitlines() if line.startswith("# ")]
-    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT,
+                          timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\r")[-1].split() == " ".join(shown).split()
 
@@ -29,5 +30,6 @@ def test_links_lead_to_files(page):
 
 @pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m (impart_utils[\w.]*)", README))))
 def test_commands_are_there(module):
-    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, cwd=ROOT,
+                          timeout=120)
     assert done.returncode == 0 and "usage" in done.stdout.lower(), done.stderr

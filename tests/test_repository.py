@@ -107,7 +107,8 @@ CORE = {"vanilla", "ram", "zeroshot", "video", "config"}  # import nothing of th
 SOURCES = {name for name in MODULES if name.startswith("sources.")}
 TOY_WORLD = {name for name in MODULES if name.startswith("toy_world.")}
 EVIDENCE = {name for name in MODULES if name.startswith("evidence.")}
-NEVER_IMPORTED = {"run", "evidence.plots", "evidence.checks"}
+FIGURES = {"evidence.plots", "evidence.picture_plots", "evidence.figures"}  # matplotlib: notebooks only
+NEVER_IMPORTED = {"run", "evidence.checks"} | FIGURES
 ALLOWED = {
     **dict.fromkeys(CORE, set()),
     "retrieval": {"zeroshot"},
@@ -117,7 +118,11 @@ ALLOWED = {
     **dict.fromkeys(SOURCES, {"config"} | SOURCES),
     "sources.datasets": {"config"} | SOURCES | TOY_WORLD,
     **dict.fromkeys(TOY_WORLD, {"config", "sources.features"} | TOY_WORLD),
+    "toy_world.drawing": set(),
     "toy_world.train_clip": {"config", "sources.features", "clip_model"} | TOY_WORLD,
+    "evidence.figures": {"sources.features"},
+    "evidence.picture_plots": {"evidence.figures"},
+    "evidence.plots": {"evidence.figures", "evidence.picture_plots", "evidence.claims"} | SOURCES,
 }
 ANYTHING = set(MODULES) - NEVER_IMPORTED  # for the rest: evidence, cached, gallery, run and what run uses
 
@@ -189,7 +194,7 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 torch_modules = {{"ram", "training", "clip_model", "toy_world.train_clip"}}
 for name in {sorted(MODULES)}:
-    if name not in torch_modules and name != "evidence.plots":
+    if name not in torch_modules | {FIGURES}:
         importlib.import_module("impart_utils." + name)
         assert "torch" not in sys.modules and "matplotlib" not in sys.modules, name
 for name in torch_modules:

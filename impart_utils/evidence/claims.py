@@ -18,130 +18,20 @@ import numpy as np
 import pandas as pd
 
 from impart_utils.evidence import metrics
-from impart_utils.evidence.results import CLASSIFICATION_COLUMNS, VIDEO_COLUMNS
+from impart_utils.evidence.results import (
+    COMPARISON_COLUMNS,  # noqa: F401  notebook 04 takes it and comparison_table from here
+    SCHEMAS,
+    comparison_table,  # noqa: F401
+    read_paper_values,
+    read_results,
+)
 
-METHODS = ("CLIP", "RA-CLIP Vanilla", "RA-CLIP (RAM)", "RA-CLIP (RAM, normalized)", "random neighbors")
-PAPER_COLUMNS = ("claim_id", "source", "item", "place", "dataset", "method", "metric", "value", "unit", "n",
-                 "protocol", "tolerance", "note", "where_kit")
-COMPARISON_COLUMNS = (*CLASSIFICATION_COLUMNS, "against", "b", "c", "difference", "p")
 SCOREBOARD_COLUMNS = ("claim_id", "item", "dataset", "method", "metric", "unit", "paper", "code", "ours",
                       "low", "high", "n", "measured_on", "verdict", "reason", "notebook", "note")
-SCHEMAS = {"table1.csv": CLASSIFICATION_COLUMNS, "figure1.csv": CLASSIFICATION_COLUMNS,
-           "comparisons.csv": COMPARISON_COLUMNS, "video_retrieval.csv": VIDEO_COLUMNS}
-WHOLE = ("n_available", "n", "k", "draw", "seed", "correct", "b", "c", "difference")
-NUMBERS = (*WHOLE, "image_weight", "text_weight", "accuracy", "value", "low", "high", "p")
-MAY_BE_EMPTY = ("k", "image_weight", "text_weight", "draw", "seed", "low", "high")
 PROTOCOL = ("prompts", "names", "average", "k", "image_weight", "text_weight")  # compared with the paper's
 TOY = {"cifar10": "toy10", "cifar100": "toy100", "caltech101": "toy101"}
 MIN_TRAININGS = 3
 OPENAI = ("OpenAI ViT-B/32", "OpenAI CLIP ViT-B/32")  # as checkpoints and as feature packs name it
-
-# ---- Reading -----------------------------------------------------------------------------------
-
-
-def read_paper_values(path):
-    """data/paper_values.csv as a DataFrame of str: values in the paper's unit, "" where its text has none."""
-    table = _read(path, PAPER_COLUMNS)
-    _known(path, "method", table["method"], ("", *METHODS))
-    _known(path, "source", table["source"], ("paper", "authors_code"))
-    twice = table["claim_id"][table["claim_id"].duplicated()]
-    if len(twice):
-        raise ValueError(f"{path}, column claim_id: {twice.iloc[0]!r} is there more than once.")
-    return table
-
-
-def read_results(path):
-    """A results file, its columns and types checked.
-
-    Parameters
-    ----------
-    path : a file named table1.csv, figure1.csv, comparisons.csv or video_retrieval.csv
-
-    Returns
-    -------
-    table : DataFrame; text columns are str, the others float, with NaN only where empty is allowed
-
-    Raises
-    ------
-    FileNotFoundError, ValueError : the message names the file and the column.
-    """
-    path = Path(path)
-    if path.name not in SCHEMAS:
-        raise ValueError(f"Unknown results file {path.name!r}. Known: {', '.join(SCHEMAS)}.")
-    table = _read(path, SCHEMAS[path.name])
-    for name in [name for name in table.columns if name in NUMBERS]:
-        table[name] = _numbers(path, name, table[name])
-    if "method" in table:
-        _known(path, "method", table["method"], METHODS)
-        wrong = (table["correct"] / table["n"] - table["accuracy"]).abs() > 1e-6
-        if (wrong & (table["average"] == "micro")).any():
-            raise ValueError(f"{path}, column accuracy: row {np.flatnonzero(wrong)[0]} isn't correct / n.")
-    return table
-
-
-def _read(path, columns):
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no {path}.")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a name "None" stays text
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise ValueError(f"{path}: column {missing[0]!r} is missing. Expected {', '.join(columns)}.")
-    return table[list(columns)].copy()
-
-
-def _numbers(path, name, column):
-    numbers = pd.to_numeric(column.mask(column == ""), errors="coerce").astype(float)
-    wrong, rule = numbers.isna() & ~((column == "") & (name in MAY_BE_EMPTY)), "a number"
-    if name in WHOLE:
-        wrong, rule = wrong | (numbers.notna() & (numbers % 1 != 0)), "a whole number"
-    if name in ("accuracy", "p"):
-        wrong, rule = wrong | (numbers < 0) | (numbers > 1), "a fraction from 0 to 1, not percent,"
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"{path}, column {name}: expected {rule} in row {row}, got {column.iloc[row]!r}.")
-    return numbers
-
-
-def _known(path, name, column, known):
-    unknown = sorted(set(column) - set(known))
-    if unknown:
-        raise ValueError(f"{path}, column {name}: unknown {name} {unknown[0]!r}. "
-                         f"Known: {', '.join(word for word in known if word)}.")
-
-
-# ---- What judging needs beside the results' rows -----------------------------------------------
-
-
-def comparison_table(rows, correct, *, against="CLIP"):
-    """Every method against CLIP on the same pictures: the rows of comparisons.csv.
-
-    Parameters
-    ----------
-    rows : list of dict in the results schema, one per method, data set and training
-    correct : sequence of bool arrays (n,), what each row has right, in the order of `rows`
-    against : the method to compare with, one row per data set
-
-    Returns
-    -------
-    table : DataFrame with COMPARISON_COLUMNS, without the rows of `against`. b: pictures that only
-        `against` has right (broken); c: only the row's method (mended); difference = c - b, in pictures;
-        p: McNemar's exact test.
-    """
-    rows, correct = list(rows), list(correct)
-    if len(rows) != len(correct):
-        raise ValueError(f"Expected one array of right and wrong per row, got {len(correct)} for {len(rows)} "
-                         "rows.")
-    base = {row["dataset"]: right for row, right in zip(rows, correct) if row["method"] == against}
-    compared = []
-    for row, right in zip(rows, correct):
-        if row["dataset"] not in base:
-            raise ValueError(f"Expected a row of {against!r} to compare with for data set "
-                             f"{row['dataset']!r}, got none.")
-        if row["method"] != against:
-            test = metrics.mcnemar(base[row["dataset"]], right)
-            compared.append({**row, "against": against, "b": test.b, "c": test.c, "p": test.p,
-                             "difference": test.c - test.b})
-    return pd.DataFrame(compared, columns=list(COMPARISON_COLUMNS))
 
 
 def differences(test, references=None, *, ram_epochs=None):
@@ -284,7 +174,7 @@ def _differences(claim, wanted, rows, run):
     """How the rows' protocol differs from the paper's, as a list of str."""
     found = []
     if "n_available" in rows:
-        for available, n in sorted(set(zip(rows["n_available"], rows["n"]))):
+        for available, n in sorted(set(zip(rows["n_available"], rows["n"], strict=True))):
             found += [f"a subset: {n:.0f} of {available:.0f} pictures"] if n < available else []
             found += [f"n: {n:.0f}, the paper's: {claim['n']}"] if n != float(claim["n"]) else []
         for name in [name for name in PROTOCOL if name in wanted]:

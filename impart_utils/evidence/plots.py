@@ -4,9 +4,6 @@ A method has one color everywhere (Okabe & Ito's palette, which color-blind read
 Nothing is measured here. `toy=True` says so in the title.
 """
 
-import textwrap
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,8 +12,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from impart_utils.evidence.claims import base_dataset
+from impart_utils.evidence.figures import (
+    SMALL,
+    panel_grid,
+    save_figure,  # noqa: F401  notebooks call it as plots.save_figure
+    toy_note,
+    wrapped,
+)
+from impart_utils.evidence.picture_plots import (  # noqa: F401  notebooks call these as plots.NAME too
+    film_strip,
+    neighbors_panel,
+    picture_grid,
+    query_and_films,
+)
 from impart_utils.sources.datasets import TITLES
-from impart_utils.sources.features import atomic_path
 
 METHOD_COLORS = {"CLIP": "#0072B2", "RA-CLIP Vanilla": "#D55E00", "RA-CLIP (RAM)": "#CC79A7",
                  "RA-CLIP (RAM, normalized)": "#009E73", "random neighbors": "#999999"}
@@ -27,18 +36,6 @@ POOLING_COLORS = {"mean_raw": "#0072B2", "mean_unit": "#4A9CCB", "max": "#8FC6E6
 VARIANTS = {"none": ("not normalized", METHOD_COLORS["RA-CLIP (RAM)"], ""),
             "branch": ("each branch to unit length", METHOD_COLORS["RA-CLIP (RAM, normalized)"], ""),
             "sum": ("sum to unit length", METHOD_COLORS["RA-CLIP (RAM, normalized)"], "//")}
-SMALL = 9  # points: the smallest type in any figure
-
-
-def save_figure(fig, folder, name):
-    """Write NAME.png (150 dpi) and NAME.svg into `folder`, each to a temporary name first, and close `fig`.
-
-    The same figure gives the same files: no date, and the SVG's ids depend on the name alone.
-    """
-    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
-        with atomic_path(Path(folder) / f"{name}.{suffix}") as path, plt.rc_context({"svg.hashsalt": name}):
-            fig.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
-    plt.close(fig)
 
 
 # ---- Accuracies --------------------------------------------------------------------------------
@@ -94,8 +91,8 @@ def normalization_bars(table, *, toy):
     """
     scales = [name for name in ("raw", "unit") if name in set(table["scale"])]
     sets = list(dict.fromkeys(table["dataset"]))
-    fig, panels = _grid(1, len(scales), (3 + 1.7 * len(sets) * len(scales), 4.4), sharey=True)
-    for ax, scale in zip(panels[0], scales):
+    fig, panels = panel_grid(1, len(scales), (3 + 1.7 * len(sets) * len(scales), 4.4), sharey=True)
+    for ax, scale in zip(panels[0], scales, strict=True):
         part = table[table["scale"] == scale]
         for group, dataset in enumerate(sets):
             for place, (variant, (_, color, hatch)) in enumerate(VARIANTS.items()):
@@ -125,9 +122,9 @@ def recall_bars(table, *, chance=None, toy):
     """
     queries, names = list(dict.fromkeys(table["query"])), ["R@1", "R@5", "R@10"]
     poolings = list(dict.fromkeys(table["pooling"]))
-    fig, panels = _grid(1, len(queries), (1.2 + 3.6 * len(queries), 4.6), sharey=True)
+    fig, panels = panel_grid(1, len(queries), (1.2 + 3.6 * len(queries), 4.6), sharey=True)
     width = 0.84 / len(poolings)
-    for ax, query in zip(panels[0], queries):
+    for ax, query in zip(panels[0], queries, strict=True):
         part = table[table["query"] == query].rename(columns={"value": "accuracy"})
         for group, metric in enumerate(names):
             for place, pooling in enumerate(poolings):
@@ -157,16 +154,18 @@ def score_terms(class_names, terms, *, truth=None, toy, ax=None):
     truth : str, optional: the right class, marked
     """
     ax = _axes(ax, (7.5, 0.9 + 0.45 * len(class_names)))
+    colors = (METHOD_COLORS["CLIP"], R_IMG, R_TXT)
     above, below, rows = np.zeros(len(class_names)), np.zeros(len(class_names)), np.arange(len(class_names))
-    for (name, values), color in zip(terms.items(), (METHOD_COLORS["CLIP"], R_IMG, R_TXT)):
+    for (name, values), color in zip(terms.items(), colors, strict=False):
         values = np.asarray(values, dtype=float)
         ax.barh(rows, values, left=np.where(values >= 0, above, below), color=color, label=name, height=0.7)
         above, below = above + np.maximum(values, 0), below + np.minimum(values, 0)
     ax.plot(above + below, rows, "kD", markersize=6, linestyle="none", label="sum: score of v′")
-    ax.set_yticks(rows, [_wrap(name, 28, 2) + (" (right)" if name == truth else "") for name in class_names])
+    ax.set_yticks(rows, [wrapped(name, 28, 2) + (" (right)" if name == truth else "")
+                         for name in class_names])
     ax.invert_yaxis()
     ax.axvline(0, color="0.3", linewidth=0.8)
-    ax.set(xlabel="score: dot product with the class vector", title=f"Who votes for what{_toy(toy)}")
+    ax.set(xlabel="score: dot product with the class vector", title=f"Who votes for what{toy_note(toy)}")
     _legend(ax)
     return _clean(ax)
 
@@ -190,7 +189,8 @@ def training_curves(history, *, chance=None, toy, ax=None):
         ax.plot(rows["step"], rows["loss"], label=label, **style)
     if chance is not None:
         ax.axhline(chance, color="k", linestyle="--", linewidth=1.3, label=f"chance ({chance:.2f})")
-    ax.set(xlabel="step (one batch each)", ylabel="contrastive loss (nats)", title=f"Training RAM{_toy(toy)}")
+    ax.set(xlabel="step (one batch each)", ylabel="contrastive loss (nats)",
+           title=f"Training RAM{toy_note(toy)}")
     _legend(ax)
     return _clean(ax)
 
@@ -219,12 +219,13 @@ def similarity_histogram(similarities, *, toy, bins=40, ax=None):
     """Distributions of cosines over each other: dict, name -> array of any length."""
     ax = _axes(ax, (7, 3.8))
     flat = {name: np.ravel(values) for name, values in similarities.items()}
+    colors = (METHOD_COLORS["CLIP"], R_IMG, R_TXT, "#000000")
     edges = np.histogram_bin_edges(np.concatenate(list(flat.values())), bins)
-    for (name, values), color in zip(flat.items(), (METHOD_COLORS["CLIP"], R_IMG, R_TXT, "#000000")):
+    for (name, values), color in zip(flat.items(), colors, strict=False):
         style = {"weights": np.full(len(values), 100 / len(values)), "color": color}
         ax.hist(values, edges, histtype="stepfilled", alpha=0.45, label=name, **style)
         ax.hist(values, edges, histtype="step", linewidth=1.4, **style)
-    ax.set(xlabel="cosine similarity", ylabel="share of the pairs (%)", title=f"Cosines{_toy(toy)}")
+    ax.set(xlabel="cosine similarity", ylabel="share of the pairs (%)", title=f"Cosines{toy_note(toy)}")
     _legend(ax)
     return _clean(ax)
 
@@ -251,103 +252,20 @@ def vectors_2d(v, neighbors_image=None, neighbors_text=None, augmented=None, cla
         ax.quiver(start, start, block[:, 0], block[:, 1], angles="xy", scale_units="xy", scale=1, color=color,
                   width=width, zorder=3)
     for name, tip in named.items():
-        ax.annotate(_wrap(name, 24, 2), tip, xytext=6 * tip / np.linalg.norm(tip), textcoords="offset points",
-                    ha="left" if tip[0] >= 0 else "right", va="bottom" if tip[1] >= 0 else "top",
-                    fontsize=SMALL, zorder=4,
+        ax.annotate(wrapped(name, 24, 2), tip, xytext=6 * tip / np.linalg.norm(tip),
+                    textcoords="offset points", ha="left" if tip[0] >= 0 else "right",
+                    va="bottom" if tip[1] >= 0 else "top", fontsize=SMALL, zorder=4,
                     bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
     points = np.vstack([np.zeros((1, 2)), *(block for _, block, _, _ in groups)])
     pad = 0.12 * np.ptp(points, axis=0).max()
     corners = np.vstack([points.min(axis=0) - pad, points.max(axis=0) + pad])
     ax.plot(*corners.T, linestyle="none")  # draws nothing, but makes room: the limits don't see arrows
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set(xlabel="first coordinate", ylabel="second coordinate", title=f"{title}{_toy(toy)}")
+    ax.set(xlabel="first coordinate", ylabel="second coordinate", title=f"{title}{toy_note(toy)}")
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     _legend(ax, [Line2D([], [], color=color, linewidth=3, label=label) for label, _, color, _ in groups])
     return _clean(ax)
-
-
-# ---- Pictures ----------------------------------------------------------------------------------
-
-
-def picture_grid(pictures, titles=None, columns=4):
-    """Pictures in rows, each with its title above; long titles are wrapped and cut after three lines."""
-    rows = -(-len(pictures) // columns)
-    fig, panels = _grid(rows, columns, (1.9 * columns, 2.5 * rows))
-    for place, ax in enumerate(panels.ravel()):
-        ax.axis("off")
-        if place < len(pictures):
-            ax.imshow(np.asarray(pictures[place]))
-            if titles is not None:
-                ax.set_title(_wrap(titles[place], 22, 3), fontsize=SMALL)
-    return fig
-
-
-def neighbors_panel(query, neighbor_pictures, captions, similarities, *, query_title="", toy=False):
-    """The query on the left; its neighbors with cosine above and caption below.
-
-    Parameters
-    ----------
-    query : picture;  neighbor_pictures : list of k pictures;  captions : list of k str
-    similarities : array (k,)
-    """
-    columns = min(4, len(neighbor_pictures))
-    rows = -(-len(neighbor_pictures) // columns)
-    fig = plt.figure(figsize=(2.1 * (columns + 1), 3.1 * rows + 0.5), layout="constrained")
-    grid = fig.add_gridspec(rows, columns + 1)
-    ax = fig.add_subplot(grid[:, 0])
-    _picture(ax, query, "query", _wrap(query_title, 22, 4))
-    for place, (picture, caption, similarity) in enumerate(zip(neighbor_pictures, captions, similarities)):
-        ax = fig.add_subplot(grid[place // columns, place % columns + 1])
-        _picture(ax, picture, f"cosine {similarity:.3f}", _wrap(caption or "(no caption)", 22, 4))
-    fig.suptitle(f"A query and its nearest references{_toy(toy)}")
-    return fig
-
-
-def film_strip(frames, timestamps, title):
-    """Frames of one film in the order of time, eight a row, each with its second."""
-    columns = min(8, len(frames))
-    rows = -(-len(frames) // columns)
-    fig, panels = _grid(rows, columns, (1.5 * columns, 1.5 * rows + 0.4))
-    for place, ax in enumerate(panels.ravel()):
-        ax.axis("off")
-        if place < len(frames):
-            ax.imshow(np.asarray(frames[place]))
-            ax.set_title(f"{timestamps[place]:.1f} s", fontsize=SMALL)
-    fig.suptitle(_wrap(title, 14 * columns, 2))
-    return fig
-
-
-def query_and_films(query, strips, *, toy=False):
-    """A query and the films found for it, best first (Figs. 2 and 3).
-
-    Parameters
-    ----------
-    query : picture, or str for a text query
-    strips : list of (frames, caption), one per film
-    """
-    columns = max(len(frames) for frames, _ in strips)
-    height, width = np.shape(strips[0][0][0])[:2]
-    size = (2.6 + 1.3 * columns, max(3.0, (0.65 + 1.3 * height / width) * len(strips)) + 0.4)
-    fig = plt.figure(figsize=size, layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[2.6, 1.3 * columns])
-    ax = left.subplots()
-    if isinstance(query, str):
-        ax.text(0.5, 1.0, "\n".join(textwrap.wrap(f"“{query}”", 26)), ha="center", va="top", fontsize=10)
-        ax.set_title("text query")
-        ax.axis("off")
-    else:
-        _picture(ax, query, "picture query", "")
-    parts = np.ravel(right.subfigures(len(strips), 1))
-    for place, (part, (frames, caption)) in enumerate(zip(parts, strips), start=1):
-        part.suptitle(_wrap(f"{place}. {caption}", 17 * columns, 2), fontsize=SMALL)
-        panels = part.subplots(1, columns, squeeze=False)[0]
-        for ax in panels:
-            ax.axis("off")
-        for ax, frame in zip(panels, frames):
-            ax.imshow(np.asarray(frame))
-    fig.suptitle(f"A query and the films found{_toy(toy)}")
-    return fig
 
 
 # ---- Helpers -----------------------------------------------------------------------------------
@@ -355,11 +273,6 @@ def query_and_films(query, strips, *, toy=False):
 
 def _axes(ax, size):
     return plt.figure(figsize=size, layout="constrained").subplots() if ax is None else ax
-
-
-def _grid(rows, columns, size, **options):
-    fig = plt.figure(figsize=size, layout="constrained")
-    return fig, fig.subplots(rows, columns, squeeze=False, **options)
 
 
 def _bar(ax, x, width, rows, color, hatch="", value=True):
@@ -402,15 +315,8 @@ def _paper_accuracy(paper, dataset, method):
 
 
 def _percent(ax, title, toy, label="accuracy (%)"):
-    ax.set(ylim=(0, 100), ylabel=label, title=f"{title}{_toy(toy)}")
+    ax.set(ylim=(0, 100), ylabel=label, title=f"{title}{toy_note(toy)}")
     _clean(ax)
-
-
-def _picture(ax, picture, title, below):
-    ax.imshow(np.asarray(picture))
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(below, fontsize=SMALL)
-    ax.set(xticks=[], yticks=[], anchor="N")
 
 
 def _pooling(name):
@@ -420,15 +326,6 @@ def _pooling(name):
 def _title(dataset):
     name = TITLES.get(base_dataset(dataset), base_dataset(dataset))
     return f"{name} (pack)" if dataset.startswith("pack:") else name
-
-
-def _toy(toy):
-    return " (toy world)" if toy else ""
-
-
-def _wrap(text, width, lines):
-    wrapped = [part for line in str(text).splitlines() or [""] for part in textwrap.wrap(line, width) or [""]]
-    return "\n".join(wrapped[:lines]) + ("…" if len(wrapped) > lines else "")
 
 
 def _legend(ax, handles=None):

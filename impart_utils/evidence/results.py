@@ -1,4 +1,9 @@
-"""Rows of the results files: what was measured, on what, from which inputs (DESIGN.md, rules of measurement)."""
+"""The results files: rows that say what was measured, on what and from which inputs; written, read, checked.
+
+The columns are those of DESIGN.md, rules of measurement.
+"""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,15 +13,27 @@ from impart_utils.evidence import metrics
 from impart_utils.sources.features import atomic_path, content_hash
 from impart_utils.zeroshot import PAPER_TEMPLATE
 
+METHODS = ("CLIP", "RA-CLIP Vanilla", "RA-CLIP (RAM)", "RA-CLIP (RAM, normalized)", "random neighbors")
 CLASSIFICATION_COLUMNS = (
     "run_id", "commit", "inputs", "profile", "dataset", "n_available", "n", "method", "variant", "scale", "k",
     "image_weight", "text_weight", "prompts", "names", "average", "references_id", "draw", "seed", "correct",
     "accuracy", "low", "high")
-VIDEO_COLUMNS = ("run_id", "commit", "inputs", "profile", "gallery", "query", "pooling", "metric", "value", "low",
-                 "high", "n")
+VIDEO_COLUMNS = ("run_id", "commit", "inputs", "profile", "gallery", "query", "pooling", "metric", "value",
+                 "low", "high", "n")
+PAPER_COLUMNS = ("claim_id", "source", "item", "place", "dataset", "method", "metric", "value", "unit", "n",
+                 "protocol", "tolerance", "note", "where_kit")
+COMPARISON_COLUMNS = (*CLASSIFICATION_COLUMNS, "against", "b", "c", "difference", "p")
+SCHEMAS = {"table1.csv": CLASSIFICATION_COLUMNS, "figure1.csv": CLASSIFICATION_COLUMNS,
+           "comparisons.csv": COMPARISON_COLUMNS, "video_retrieval.csv": VIDEO_COLUMNS}
+WHOLE = ("n_available", "n", "k", "draw", "seed", "correct", "b", "c", "difference")
+NUMBERS = (*WHOLE, "image_weight", "text_weight", "accuracy", "value", "low", "high", "p")
+MAY_BE_EMPTY = ("k", "image_weight", "text_weight", "draw", "seed", "low", "high")
+
+# ---- Rows ---------------------------------------------------------------------------------------
 
 
-def classification_row(config, test, correct, *, method, references=None, variant="", scale="", draw=None, seed=None):
+def classification_row(config, test, correct, *, method, references=None, variant="", scale="", draw=None,
+                       seed=None):
     """One row of table1.csv or figure1.csv.
 
     Parameters
@@ -34,8 +51,9 @@ def classification_row(config, test, correct, *, method, references=None, varian
     vanilla, is_ram = method in ("RA-CLIP Vanilla", "random neighbors"), "RAM" in method
     trained = (variant, scale, seed, config.ram_epochs, config.pairs) if is_ram else None
     return {
-        **run_info(config), "inputs": inputs_hash(config, test.key, references, trained), "dataset": test.name,
-        "n_available": test.n_available, "n": len(correct), "method": method, "variant": variant, "scale": scale,
+        **run_info(config), "inputs": inputs_hash(config, test.key, references, trained),
+        "dataset": test.name, "n_available": test.n_available, "n": len(correct),
+        "method": method, "variant": variant, "scale": scale,
         "k": config.top_k if references is not None else None,
         "image_weight": config.image_weight if vanilla else None,
         "text_weight": config.text_weight if vanilla else None,
@@ -67,15 +85,53 @@ def video_rows(config, gallery, ranks, films, *, query, pooling):
     for name, measure in measures.items():
         low, high = metrics.bootstrap_interval(ranks, measure, clusters=clusters, seed=config.seed)
         rows.append({**run_info(config), "inputs": inputs_hash(config, gallery.key), "gallery": gallery.name,
-                     "query": query, "pooling": pooling, "metric": name, "value": float(measure(ranks)), "low": low,
-                     "high": high, "n": len(ranks)})
+                     "query": query, "pooling": pooling, "metric": name, "value": float(measure(ranks)),
+                     "low": low, "high": high, "n": len(ranks)})
     return rows
 
 
+def comparison_table(rows, correct, *, against="CLIP"):
+    """Every method against CLIP on the same pictures: the rows of comparisons.csv.
+
+    Parameters
+    ----------
+    rows : list of dict in the results schema, one per method, data set and training
+    correct : sequence of bool arrays (n,), what each row has right, in the order of `rows`
+    against : the method to compare with, one row per data set
+
+    Returns
+    -------
+    table : DataFrame with COMPARISON_COLUMNS, without the rows of `against`. b: pictures that only
+        `against` has right (broken); c: only the row's method (mended); difference = c - b, in pictures;
+        p: McNemar's exact test.
+    """
+    rows, correct = list(rows), list(correct)
+    if len(rows) != len(correct):
+        raise ValueError(f"Expected one array of right and wrong per row, got {len(correct)} for {len(rows)} "
+                         "rows.")
+    base = {row["dataset"]: right for row, right in zip(rows, correct, strict=True)
+            if row["method"] == against}
+    compared = []
+    for row, right in zip(rows, correct, strict=True):
+        if row["dataset"] not in base:
+            raise ValueError(f"Expected a row of {against!r} to compare with for data set "
+                             f"{row['dataset']!r}, got none.")
+        if row["method"] != against:
+            test = metrics.mcnemar(base[row["dataset"]], right)
+            compared.append({**row, "against": against, "b": test.b, "c": test.c, "p": test.p,
+                             "difference": test.c - test.b})
+    return pd.DataFrame(compared, columns=list(COMPARISON_COLUMNS))
+
+
 def inputs_hash(config, key, references=None, trained=None):
-    """Content hash of what a row was computed from: the set's features, the references, k, weights, training."""
-    used = None if references is None else (references.key, config.top_k, config.image_weight, config.text_weight)
+    """Content hash of what a row comes from: the set's features, the references, k, weights, training."""
+    used = None
+    if references is not None:
+        used = (references.key, config.top_k, config.image_weight, config.text_weight)
     return content_hash(key, used, trained)
+
+
+# ---- Writing and reading ------------------------------------------------------------------------
 
 
 def write_results(rows, path, columns):
@@ -83,7 +139,78 @@ def write_results(rows, path, columns):
     table = pd.DataFrame(rows)
     missing = set(columns) - set(table.columns)
     if missing:
-        raise ValueError(f"Expected the columns {', '.join(columns)} for {path}, missing: {', '.join(sorted(missing))}.")
+        raise ValueError(f"Expected the columns {', '.join(columns)} for {path}, "
+                         f"missing: {', '.join(sorted(missing))}.")
     with atomic_path(path) as temporary:
         table[list(columns)].to_csv(temporary, index=False)
     return table
+
+
+def read_paper_values(path):
+    """data/paper_values.csv as a DataFrame of str: values in the paper's unit, "" where its text has none."""
+    table = _read(path, PAPER_COLUMNS)
+    _known(path, "method", table["method"], ("", *METHODS))
+    _known(path, "source", table["source"], ("paper", "authors_code"))
+    twice = table["claim_id"][table["claim_id"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{path}, column claim_id: {twice.iloc[0]!r} is there more than once.")
+    return table
+
+
+def read_results(path):
+    """A results file, its columns and types checked.
+
+    Parameters
+    ----------
+    path : a file named table1.csv, figure1.csv, comparisons.csv or video_retrieval.csv
+
+    Returns
+    -------
+    table : DataFrame; text columns are str, the others float, with NaN only where empty is allowed
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : the message names the file and the column.
+    """
+    path = Path(path)
+    if path.name not in SCHEMAS:
+        raise ValueError(f"Unknown results file {path.name!r}. Known: {', '.join(SCHEMAS)}.")
+    table = _read(path, SCHEMAS[path.name])
+    for name in [name for name in table.columns if name in NUMBERS]:
+        table[name] = _numbers(path, name, table[name])
+    if "method" in table:
+        _known(path, "method", table["method"], METHODS)
+        wrong = (table["correct"] / table["n"] - table["accuracy"]).abs() > 1e-6
+        if (wrong & (table["average"] == "micro")).any():
+            raise ValueError(f"{path}, column accuracy: row {np.flatnonzero(wrong)[0]} isn't correct / n.")
+    return table
+
+
+def _read(path, columns):
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no {path}.")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a name "None" stays text
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"{path}: column {missing[0]!r} is missing. Expected {', '.join(columns)}.")
+    return table[list(columns)].copy()
+
+
+def _numbers(path, name, column):
+    numbers = pd.to_numeric(column.mask(column == ""), errors="coerce").astype(float)
+    wrong, rule = numbers.isna() & ~((column == "") & (name in MAY_BE_EMPTY)), "a number"
+    if name in WHOLE:
+        wrong, rule = wrong | (numbers.notna() & (numbers % 1 != 0)), "a whole number"
+    if name in ("accuracy", "p"):
+        wrong, rule = wrong | (numbers < 0) | (numbers > 1), "a fraction from 0 to 1, not percent,"
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"{path}, column {name}: expected {rule} in row {row}, got {column.iloc[row]!r}.")
+    return numbers
+
+
+def _known(path, name, column, known):
+    unknown = sorted(set(column) - set(known))
+    if unknown:
+        raise ValueError(f"{path}, column {name}: unknown {name} {unknown[0]!r}. "
+                         f"Known: {', '.join(word for word in known if word)}.")

@@ -43,12 +43,12 @@ def find_checkpoint(name, checkpoint=None):
         return path
     if name == TINY:
         if not TINY_PATH.is_file():
-            raise FileNotFoundError(f"{TINY_PATH} is missing from this copy of the kit. Restore it, or make it again: "
-                                    "python -m impart_utils.toy_world.train_clip")
+            raise FileNotFoundError(f"{TINY_PATH} is missing from this copy of the kit. Restore it, or make "
+                                    "it again: python -m impart_utils.toy_world.train_clip")
         return TINY_PATH
     if name not in clip.available_models():
-        raise ValueError(f"Unknown CLIP {name!r}. Known: {TINY}, {', '.join(clip.available_models())}, or give the "
-                         "path of a checkpoint.")
+        raise ValueError(f"Unknown CLIP {name!r}. Known: {TINY}, {', '.join(clip.available_models())}, or "
+                         "give the path of a checkpoint.")
     path = clip_cache_path(name)
     if not path.is_file():
         raise MissingInput(
@@ -87,8 +87,8 @@ def read_state_dict(path):
     with open(path, "rb") as file:
         head = file.read(512).lstrip()
     if head[:1] == b"<":
-        raise ValueError(f"{path} is an HTML or XML page, not a checkpoint: the server answered with an error page. "
-                         "Download it again.")
+        raise ValueError(f"{path} is an HTML or XML page, not a checkpoint: the server answered with an "
+                         "error page. Download it again.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -97,8 +97,9 @@ def read_state_dict(path):
         else:
             state_dict = _read_torch(path, torch)
     except Exception as error:  # zip, pickle and safetensors readers each raise their own kinds
-        raise ValueError(f"{path} can't be read as a checkpoint ({type(error).__name__}: {str(error)[:200]}). The file "
-                         "may be cut short: compare its size with the source's and download it again.") from error
+        raise ValueError(f"{path} can't be read as a checkpoint ({type(error).__name__}: "
+                         f"{str(error)[:200]}). The file may be cut short: compare its size with the "
+                         "source's and download it again.") from error
     return _checked(state_dict, path)
 
 
@@ -106,10 +107,12 @@ def _read_torch(path, torch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit.load is deprecated, but OpenAI's file is TorchScript
         try:
-            return {name: value.detach() for name, value in torch.jit.load(path, map_location="cpu").state_dict().items()}
+            model = torch.jit.load(path, map_location="cpu")
+            return {name: value.detach() for name, value in model.state_dict().items()}
         except RuntimeError as not_torchscript:
             try:
-                return torch.load(path, map_location="cpu", weights_only=True)  # never runs code from the file
+                # weights_only never runs code from the file
+                return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:
                 raise error from not_torchscript
 
@@ -127,18 +130,19 @@ def _checked(state_dict, path):
         if inner:
             raise ValueError(f"{path} wraps the weights under {inner[0]!r}. Save the inner dict alone: "
                              f"torch.save(checkpoint[{inner[0]!r}], …).")
-        raise ValueError(f"{path} isn't a CLIP in OpenAI's layout: it has no 'visual.conv1.weight'; its first names are "
-                         f"{keys[:3]}.")
+        raise ValueError(f"{path} isn't a CLIP in OpenAI's layout: it has no 'visual.conv1.weight'; its "
+                         f"first names are {keys[:3]}.")
     return {name: value for name, value in state_dict.items() if torch.is_tensor(value)}
 
 
 def architecture(state_dict):
     """(picture tower's width, blocks, patch size or None for a ResNet, features' dimension)."""
-    width = state_dict["visual.conv1.weight"].shape[0]
     dim = state_dict["text_projection"].shape[1]
     if "visual.proj" in state_dict:  # a vision transformer
-        blocks = len({name.split(".")[3] for name in state_dict if name.startswith("visual.transformer.resblocks.")})
-        return state_dict["visual.class_embedding"].shape[0], blocks, state_dict["visual.conv1.weight"].shape[-1], dim
+        blocks = len({name.split(".")[3] for name in state_dict
+                      if name.startswith("visual.transformer.resblocks.")})
+        patch = state_dict["visual.conv1.weight"].shape[-1]
+        return state_dict["visual.class_embedding"].shape[0], blocks, patch, dim
     blocks = sum(name.startswith("visual.layer") and name.endswith(".conv3.weight") for name in state_dict)
     return state_dict["visual.layer1.0.conv1.weight"].shape[0], blocks, None, dim
 
@@ -168,9 +172,10 @@ def verify(state_dict, path, name, *, sha256, allow_unverified=False):
         return f"OpenAI {name}"
     if not allow_unverified:
         raise ValueError(
-            f"{path} isn't OpenAI's file for {name}: its SHA-256 begins {sha256[:12]}, OpenAI's {official[:12]}. "
-            "Its activation function can't be read off the weights, so features may be silently wrong. To use it all the "
-            "same, and have that named in every result: --set allow_unverified_clip=True")
+            f"{path} isn't OpenAI's file for {name}: its SHA-256 begins {sha256[:12]}, OpenAI's "
+            f"{official[:12]}. Its activation function can't be read off the weights, so features may be "
+            "silently wrong. To use it all the same, and have that named in every result: "
+            "--set allow_unverified_clip=True")
     return f"unverified weights of {name}'s architecture, SHA-256 {sha256[:12]}"
 
 

@@ -18,8 +18,10 @@ TITLES = {"toy10": "Toy-10", "toy100": "Toy-100", "toy101": "Toy-101",
 PAPER_SIZE = {"cifar10": (10_000, 10), "cifar100": (10_000, 100), "caltech101": (8677, 101)}
 # archives: address, MD5 (torchvision's own; Caltech's data repository, DOI 10.22002/D1.20086)
 ARCHIVES = {
-    "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
-    "cifar100": ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
+    "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                "c58f30108f718f92721af3b95e74349a"),
+    "cifar100": ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                 "eb9058c3a382ffc7106e4002c42a8d85"),
     "caltech101": ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
                    "3138e1922a9193bfa496528edbbc45d0"),
 }
@@ -36,7 +38,8 @@ class Dataset:
     labels : int64 array (n,);  class_names : list of c str;  ids : list of n str
     n_available : int, pictures the set has here; more than n where `limit` cut it
     notes : list of str, how it differs from what the paper scored (empty: it doesn't)
-    stamp : what else tells the pictures from others of these ids (place, sizes and times of the files; drawing)
+    stamp : what else tells the pictures from others of these ids (place, sizes and times of the files;
+        drawing)
     """
 
     name: str
@@ -140,10 +143,11 @@ def toy_pictures(scene_list, config):
 
 
 def _toy(name, config):
-    toy = scenes.test_set(name, seed=0)  # one world; `config.seed` draws references and batches, not the world
+    # one world; `config.seed` draws references and batches, not the world
+    toy = scenes.test_set(name, seed=0)
     pictures = toy_pictures(toy.scenes, config)
-    return Dataset(name, TITLES[name], pictures, toy.labels, list(toy.class_names), list(toy.ids), len(toy.ids),
-                   stamp=scenes.WORLD_VERSION)
+    return Dataset(name, TITLES[name], pictures, toy.labels, list(toy.class_names), list(toy.ids),
+                   len(toy.ids), stamp=scenes.WORLD_VERSION)
 
 
 def _cifar(name, root):
@@ -153,31 +157,36 @@ def _cifar(name, root):
     try:
         data = make(root, train=False, download=False)  # checks the MD5 of every file before it unpickles one
     except RuntimeError as error:
-        raise MissingInput(f"{TITLES[name]} isn't in {root}, or not whole ({make.base_folder} with all its files). "
-                           f"{_how_to_get(name)}") from error
+        raise MissingInput(f"{TITLES[name]} isn't in {root}, or not whole ({make.base_folder} with all its "
+                           f"files). {_how_to_get(name)}") from error
     labels = np.asarray(data.targets, dtype=np.int64)
     ids = [f"{name}-test-{row:05d}" for row in range(len(labels))]
     return Dataset(name, TITLES[name], Arrays(data.data), labels, list(data.classes), ids, len(ids))
 
 
 def _caltech(root):
-    folder = next((place for place in (root / "101_ObjectCategories", root) if place.name == "101_ObjectCategories"
-                   and place.is_dir()), None)
+    folder = next((place for place in (root / "101_ObjectCategories", root)
+                   if place.name == "101_ObjectCategories" and place.is_dir()), None)
     if folder is None:
-        raise MissingInput(f"Caltech101 isn't in {root} (101_ObjectCategories is missing). {_how_to_get('caltech101')}")
+        raise MissingInput(f"Caltech101 isn't in {root} (101_ObjectCategories is missing). "
+                           f"{_how_to_get('caltech101')}")
     # BACKGROUND_Google is no class; capitals sort before small letters, as in torchvision
-    classes = sorted(place.name for place in folder.iterdir() if place.is_dir() and place.name != "BACKGROUND_Google")
+    classes = sorted(place.name for place in folder.iterdir()
+                     if place.is_dir() and place.name != "BACKGROUND_Google")
     dataset = _from_folders(folder, classes, "caltech101", TITLES["caltech101"])
     pictures, count = PAPER_SIZE["caltech101"]
     if (len(dataset.ids), len(classes)) != (pictures, count):
-        dataset.notes.append(f"{len(dataset.ids)} pictures in {len(classes)} classes, the whole set has {pictures} in {count}")
+        dataset.notes.append(f"{len(dataset.ids)} pictures in {len(classes)} classes, "
+                             f"the whole set has {pictures} in {count}")
     return dataset
 
 
 def _folder(folder):
     if not folder.is_dir():
-        raise MissingInput(f"There is no folder {folder}. Give a folder that holds one folder of pictures per class.")
-    classes = sorted(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
+        raise MissingInput(f"There is no folder {folder}. Give a folder that holds one folder of pictures "
+                           "per class.")
+    classes = sorted(place.name for place in folder.iterdir()
+                     if place.is_dir() and not place.name.startswith("."))
     dataset = _from_folders(folder, classes, f"folder:{folder.name}", folder.name)
     dataset.notes.append(f"a folder of {len(dataset.ids)} pictures, not a data set of the paper")
     return dataset
@@ -189,19 +198,21 @@ def _from_folders(folder, classes, name, title):
         found = sorted(path for path in (folder / class_name).iterdir()
                        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("."))
         if not found:
-            raise ValueError(f"There is no picture in {folder / class_name} (looked for {', '.join(PICTURE_SUFFIXES)}). "
-                             "Remove the folder or fill it.")
+            raise ValueError(f"There is no picture in {folder / class_name} "
+                             f"(looked for {', '.join(PICTURE_SUFFIXES)}). Remove the folder or fill it.")
         paths += found
         labels += [label] * len(found)
     if not paths:
         raise ValueError(f"There is no folder of pictures in {folder}. Expected one folder per class.")
     ids = [path.relative_to(folder).as_posix() for path in paths]
-    return Dataset(name, title, Files(paths), np.asarray(labels, np.int64), classes, ids, len(ids), stamp=stamp(paths))
+    return Dataset(name, title, Files(paths), np.asarray(labels, np.int64), classes, ids, len(ids),
+                   stamp=stamp(paths))
 
 
 def stamp(paths):
     """Hash of places, sizes and times of files: changes where a picture is replaced or mended."""
-    states = [(str(path), *((path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else ())) for path in paths]
+    states = [(str(path), *((path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else ()))
+              for path in paths]
     return content_hash(states)
 
 
@@ -215,17 +226,21 @@ def _limited(dataset, limit):
         return dataset
     rows = subset(len(dataset.ids), limit)
     notes = [*dataset.notes, f"a subset of {limit} of {dataset.n_available} pictures"]
-    return Dataset(dataset.name, dataset.title, Rows(dataset.pictures, rows), dataset.labels[rows], dataset.class_names,
-                   [dataset.ids[row] for row in rows], dataset.n_available, notes, dataset.stamp)
+    return Dataset(dataset.name, dataset.title, Rows(dataset.pictures, rows), dataset.labels[rows],
+                   dataset.class_names, [dataset.ids[row] for row in rows], dataset.n_available, notes,
+                   dataset.stamp)
 
 
 def _how_to_get(name):
-    return (f"Get it with\n  python -m impart_utils.sources.datasets {name}\nor, where you have it, give its place: "
-            f"--set datasets={name}:PATH")
+    return (f"Get it with\n  python -m impart_utils.sources.datasets {name}\nor, where you have it, give its "
+            f"place: --set datasets={name}:PATH")
 
 
 def main():
-    """Fetch test sets into data/downloads: python -m impart_utils.sources.datasets cifar10 cifar100 caltech101."""
+    """Fetch test sets into data/downloads.
+
+    python -m impart_utils.sources.datasets cifar10 cifar100 caltech101
+    """
     import argparse
 
     from impart_utils.config import ROOT
@@ -258,7 +273,8 @@ def unpack(archive, folder):
             with zipfile.ZipFile(archive) as file:
                 inner = [name for name in file.namelist() if name.endswith("101_ObjectCategories.tar.gz")]
                 if not inner:
-                    raise ValueError(f"{archive} holds no 101_ObjectCategories.tar.gz: it isn't Caltech101's archive.")
+                    raise ValueError(f"{archive} holds no 101_ObjectCategories.tar.gz: it isn't Caltech101's "
+                                     "archive.")
                 archive = Path(file.extract(inner[0], temporary))
         target = Path(temporary) / "tree"
         with tarfile.open(archive) as file:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import requests
 import urllib3
+
 from impart_utils.config import MissingInput
 
 USER_AGENT = "impart-kit/0.1 (reproduction kit for research; honours Retry-After)"

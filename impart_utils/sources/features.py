@@ -105,7 +105,8 @@ def encode_to_cache(encode, items, path, *, key, batch_size=64):
         todo = sum(min(SHARD_ITEMS, len(ids) - start) for start in missing)
         with progress_bar(total=todo, description=f"encoding {Path(path).name}") as bar:
             for start in missing:
-                _encode_shard(encode, items[start:start + SHARD_ITEMS], _shard(folder, start), key, batch_size, bar)
+                _encode_shard(
+                    encode, items[start:start + SHARD_ITEMS], _shard(folder, start), key, batch_size, bar)
     return _merge_shards([_shard(folder, start) for start in starts], folder)
 
 
@@ -138,7 +139,8 @@ def _encode_shard(encode, items, path, key, batch_size, bar):
         bar.update(len(items[start:start + batch_size]))
     arrays = {"features": np.concatenate(features)} if features else {}
     with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata={"key": str(key), "ids": json.dumps(ids), "skipped": json.dumps(skipped)})
+        save_file(arrays, temporary, metadata={"key": str(key), "ids": json.dumps(ids),
+                                               "skipped": json.dumps(skipped)})
 
 
 def _merge_shards(paths, folder):
@@ -228,7 +230,8 @@ def load_pack(path):
         path, _, texts = path.partition("+")
     for name in filter(None, [path, texts]):
         if not Path(name).is_file():
-            raise FileNotFoundError(f"There is no feature pack at {name}. Check the path given after 'pack:'.")
+            raise FileNotFoundError(f"There is no feature pack at {name}. Check the path given after "
+                                    "'pack:'.")
     if path.endswith(".npz"):
         pack = _pack_from_npz(path, texts)
     else:
@@ -256,7 +259,8 @@ def _pack_from_npz(path, texts):
     if "image_features" not in arrays:
         raise ValueError(f"Expected an array image_features in {path}, found {', '.join(arrays)}.")
     rows = len(arrays["image_features"])
-    id_names = [name for name in ("ids", "image_id", "file_names", "cifar10_test_index", "source_row") if name in arrays]
+    id_names = [name for name in ("ids", "image_id", "file_names", "cifar10_test_index", "source_row")
+                if name in arrays]
     values = arrays[id_names[0]] if id_names else np.arange(rows)
     names = arrays.get("label_names", arrays.get("class_names"))
     found = dict(
@@ -269,13 +273,14 @@ def _pack_from_npz(path, texts):
     if texts:
         index = arrays.get("text_index", arrays.get("pseudo_text_index"))
         if index is None:
-            raise ValueError(f"Expected text_index or pseudo_text_index in {path}, to take texts from {texts}.")
+            raise ValueError(f"Expected text_index or pseudo_text_index in {path}, to take texts from "
+                             f"{texts}.")
         other = _read_npz(texts)
         if "text_features" not in other:
             raise ValueError(f"Expected an array text_features in {texts}, found {', '.join(other)}.")
         if len(index) and not 0 <= index.min() <= index.max() < len(other["text_features"]):
-            raise ValueError(f"{path}: expected text_index from 0 to {len(other['text_features']) - 1}, the rows of "
-                             f"{texts}, got {index.min()} to {index.max()}.")
+            raise ValueError(f"{path}: expected text_index from 0 to {len(other['text_features']) - 1}, the "
+                             f"rows of {texts}, got {index.min()} to {index.max()}.")
         found["text_features"] = other["text_features"][index].astype(np.float32)  # (m, d)
         found["captions"] = [f"a {other['labels'][row]}" if "labels" in other else str(row) for row in index]
         found["metadata"]["texts"] = Path(texts).name
@@ -300,7 +305,8 @@ def _read_npz(path):
 def check_pack(pack, path):
     """Raise ValueError, naming `path`, unless the pack's arrays and lists fit together and are finite."""
     if np.ndim(pack.image_features) != 2:
-        raise ValueError(f"{path}: expected image_features of shape (m, d), got {np.shape(pack.image_features)}.")
+        raise ValueError(f"{path}: expected image_features of shape (m, d), "
+                         f"got {np.shape(pack.image_features)}.")
     m, d = np.shape(pack.image_features)
     for name in ("image_features", "text_features", "class_features"):
         block = getattr(pack, name)

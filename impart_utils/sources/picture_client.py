@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from impart_utils.sources.download import LONGEST_WAIT, _blocks, _Failure, _get
 from PIL import Image, UnidentifiedImageError
+
+from impart_utils.sources.download import LONGEST_WAIT, _blocks, _Failure, _get
 
 SLOWEST = 20_000      # bytes per second of a picture that is worth its place, after `timeout` seconds
 HOPS = 5              # redirects followed

@@ -1,0 +1,38 @@
+"""What every figure shares: the smallest type, panels, titles that say "toy", and how a figure is saved."""
+
+import textwrap
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from impart_utils.sources.features import atomic_path
+
+SMALL = 9  # points: the smallest type in any figure
+
+
+def save_figure(fig, folder, name):
+    """Write NAME.png (150 dpi) and NAME.svg into `folder`, each to a temporary name first, and close `fig`.
+
+    The same figure gives the same files: no date, and the SVG's ids depend on the name alone.
+    """
+    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+        with atomic_path(Path(folder) / f"{name}.{suffix}") as path, plt.rc_context({"svg.hashsalt": name}):
+            fig.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
+    plt.close(fig)
+
+
+def panel_grid(rows, columns, size, **options):
+    """A Figure of `size` inches and its Axes as an array (rows, columns)."""
+    fig = plt.figure(figsize=size, layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def toy_note(toy):
+    """What the title of a figure ends with."""
+    return " (toy world)" if toy else ""
+
+
+def wrapped(text, width, lines):
+    """The text in lines of at most `width` characters, cut with an ellipsis after so many `lines`."""
+    parts = [part for line in str(text).splitlines() or [""] for part in textwrap.wrap(line, width) or [""]]
+    return "\n".join(parts[:lines]) + ("…" if len(parts) > lines else "")

@@ -35,7 +35,7 @@ html_theme_options = {
 
 
 def prepare_cells(app, docname, source):
-    """Fold cells tagged `solution` (stub first, answer on request); drop what a removed progress bar left."""
+    """Fold cells tagged `solution`: stub first, answer on request."""
     if not docname.startswith("notebooks/"):
         return
     notebook = json.loads(source[0])
@@ -43,8 +43,6 @@ def prepare_cells(app, docname, source):
         tags = cell["metadata"].get("tags", [])
         if "solution" in tags and cell["cell_type"] == "code" and "hide-cell" not in tags:
             cell["metadata"]["tags"] = [*tags, "hide-cell"]
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [output for output in cell["outputs"] if "".join(output.get("text", "-")).strip()]
     source[0] = json.dumps(notebook)
 
 

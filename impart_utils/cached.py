@@ -89,7 +89,8 @@ def _test_set_from_pack(place, limit):
     notes = [f"features from {Path(place).name}"]
     if len(rows) < len(pack.ids):
         notes.append(f"a subset of {len(rows)} of {len(pack.ids)} pictures")
-    title = Path(place).stem.split("_")[0]
+    stem = Path(place).stem.split("_")[0]  # "cifar10_test500" is CIFAR-10
+    title = datasets.TITLES.get(stem, stem)
     return TestSet(f"pack:{Path(place).name}", title, pack.image_features[rows], pack.labels[rows],
                    pack.class_names, unit(pack.class_features), [pack.ids[row] for row in rows], prompts,
                    pack.model, len(pack.ids), notes)
@@ -138,7 +139,7 @@ def _folder_pool(config, folder):
     table = folder / "captions.csv"
     if not table.is_file():
         raise MissingInput(f"There is no reference set in {folder} (captions.csv is missing). Make one from "
-                           "YFCC metadata as notebook 01 shows, or give features: --set reference=pack:FILE")
+                           "YFCC metadata (data/README.md), or give features: --set reference=pack:FILE")
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)  # a caption "None" stays text
     missing = {"file", "caption"} - set(rows.columns)
     if missing:

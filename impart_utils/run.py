@@ -204,6 +204,7 @@ def run_notebook(path, parameters, run_config, record, label):
                 path, run_config.executed_dir / path.name, parameters, cwd=path.parent, kernel_name="python3",
                 progress_bar=False, coalesce_streams=True, on_cell_execute=show_cell,
                 extra_arguments=["--log-level=CRITICAL"])  # the kernel's own remarks, not the notebook's
+            drop_blank_output(run_config.executed_dir / path.name)
             row["status"] = "ok"
         except PapermillExecutionError as error:
             failure = describe(error.exec_count, error.source, error.ename, error.evalue)
@@ -217,6 +218,17 @@ def run_notebook(path, parameters, run_config, record, label):
             note = "" if row["status"] == "ok" else f", {row['status']}"
             print(f"{rewrite}{len(code)} cells, {row['seconds']} s{note}", flush=True)
     return failure
+
+
+def drop_blank_output(path):
+    """Take out of an executed notebook what a progress bar leaves when it clears its line: white space."""
+    import nbformat
+
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("text", "-").strip()]
+    nbformat.write(notebook, path)
 
 
 def describe(number, source, name, message):

@@ -35,7 +35,7 @@ def table(*rows, columns=CLASSIFICATION_COLUMNS):
 
 def video(value=0.8, **other):
     return {"run_id": "r1", "commit": "abc", "inputs": "f00d", "profile": "paper", "gallery": "folder:films",
-            "query": "held-out frame", "pooling": "mean_raw", "metric": "R@1", "value": value, "low": 0.7,
+            "query": "frame of the film", "pooling": "mean_raw", "metric": "R@1", "value": value, "low": 0.7,
             "high": 0.9,
             "n": 115, **other}
 
@@ -184,7 +184,7 @@ def test_the_demo_never_gives_a_verdict():
                  "c": 5,
                  "difference": 2, "p": 0.7} for name in ("toy10", "toy100", "toy101")]
     films = [video(profile="demo", gallery="toy", query=q, metric=m)
-             for q in ("held-out frame", "description")
+             for q in ("frame of the film", "description")
              for m in ("R@1", "R@5")]
     board = claims.judge(PAPER, {
         "table1.csv": table(*rows), "figure1.csv": table(*figure1),
@@ -309,7 +309,9 @@ def test_the_film_figures_are_examples():
     found = judge("fig2-top1", video_retrieval=rows)
     assert (found["verdict"], found["ours"]) == ("not comparable", 0.8)
     assert "one example without a metric" in found["reason"] and "over 115 queries" in found["reason"]
-    assert judge("fig3-same-person", video_retrieval=rows)["ours"] == 0.2
+    unmeasured = judge("fig3-same-person", video_retrieval=rows)
+    assert unmeasured["verdict"] == "not comparable" and "no metric of ours" in unmeasured["reason"]
+    assert np.isnan(unmeasured["ours"])
 
 
 def test_settings_are_no_results():

@@ -18,13 +18,7 @@ import numpy as np
 import pandas as pd
 
 from impart_utils.evidence import metrics
-from impart_utils.evidence.results import (
-    COMPARISON_COLUMNS,  # noqa: F401  notebook 04 takes it and comparison_table from here
-    SCHEMAS,
-    comparison_table,  # noqa: F401
-    read_paper_values,
-    read_results,
-)
+from impart_utils.evidence.results import SCHEMAS, read_paper_values, read_results
 
 SCOREBOARD_COLUMNS = ("claim_id", "item", "dataset", "method", "metric", "unit", "paper", "code", "ours",
                       "low", "high", "n", "measured_on", "verdict", "reason", "notebook", "note")
@@ -113,7 +107,10 @@ def _judge(claim, tables, run):
     table, notebook = tables.get(claim["file"]), claim["notebook"]
     if table is None:
         return {"verdict": "not run", "reason": f"{claim['file']} is missing: run notebook {notebook}"}
-    wanted = dict(part.split("=", 1) for part in claim["protocol"].split("; "))
+    wanted = dict(part.split("=", 1) for part in claim["protocol"].split("; ") if part)
+    if claim["metric"] == "example" and "metric" not in wanted:
+        verdict = "not run here: toy world" if run["profile"] == "demo" else "not comparable"
+        return {"verdict": verdict, "reason": "no metric of ours measures this sentence"}
     name = TOY.get(claim["dataset"], "the films") if run["profile"] == "demo" else claim["dataset"]
     rows = _rows(claim, wanted, table, name)
     if not len(rows):

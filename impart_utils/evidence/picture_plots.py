@@ -11,7 +11,7 @@ import numpy as np
 from impart_utils.evidence.figures import SMALL, panel_grid, toy_note, wrapped
 
 
-def picture_grid(pictures, titles=None, columns=4):
+def picture_grid(pictures, titles=None, columns=4, *, toy=False):
     """Pictures in rows, each with its title above; long titles are wrapped and cut after three lines."""
     rows = -(-len(pictures) // columns)
     fig, panels = panel_grid(rows, columns, (1.9 * columns, 2.5 * rows))
@@ -21,6 +21,8 @@ def picture_grid(pictures, titles=None, columns=4):
             ax.imshow(np.asarray(pictures[place]))
             if titles is not None:
                 ax.set_title(wrapped(titles[place], 22, 3), fontsize=SMALL)
+    if toy:
+        fig.suptitle(toy_note(toy).strip(" ()").capitalize())
     return fig
 
 

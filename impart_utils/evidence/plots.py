@@ -170,16 +170,29 @@ def score_terms(class_names, terms, *, truth=None, toy, ax=None):
     return _clean(ax)
 
 
+def table(frame, caption, *, toy, digits=3):
+    """A table with its caption, for a notebook: a pandas Styler, numbers with `digits` decimals.
+
+    Parameters
+    ----------
+    frame : DataFrame;  caption : str;  toy : bool
+    """
+    above = {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"}
+    styled = frame.style.format(precision=digits).set_caption(f"{caption}{toy_note(toy)}")
+    return styled.set_table_styles([above])
+
+
 # ---- Training and similarities -----------------------------------------------------------------
 
 
-def training_curves(history, *, chance=None, toy, ax=None):
+def training_curves(history, *, chance=None, marks=None, toy, ax=None):
     """Loss per step of RAM's training.
 
     Parameters
     ----------
     history : DataFrame or list of dict with step, loss and, for several trainings, variant
     chance : float, optional: the loss of a model that scores everything equally
+    marks : dict, name -> loss, optional: further lines to compare with, at most three
     """
     history, ax = pd.DataFrame(history), _axes(ax, (7.5, 4.2))
     runs = history.groupby("variant", sort=False) if "variant" in history else [("none", history)]
@@ -189,6 +202,9 @@ def training_curves(history, *, chance=None, toy, ax=None):
         ax.plot(rows["step"], rows["loss"], label=label, **style)
     if chance is not None:
         ax.axhline(chance, color="k", linestyle="--", linewidth=1.3, label=f"chance ({chance:.2f})")
+    for (name, value), style in zip((marks or {}).items(), ("-.", ":", (0, (1, 3))), strict=False):
+        color = METHOD_COLORS["CLIP"] if "CLIP" in name else "k"
+        ax.axhline(value, color=color, linestyle=style, linewidth=1.3, label=f"{name} ({value:.2f})")
     ax.set(xlabel="step (one batch each)", ylabel="contrastive loss (nats)",
            title=f"Training RAM{toy_note(toy)}")
     _legend(ax)
@@ -231,7 +247,7 @@ def similarity_histogram(similarities, *, toy, bins=40, ax=None):
 
 
 def vectors_2d(v, neighbors_image=None, neighbors_text=None, augmented=None, class_vectors=None, *,
-               title="Vectors in the plane", toy=False, ax=None):
+               title="Vectors in the plane", query_name="v, the query", toy=False, ax=None):
     """Eq. 1 as arrows in the plane.
 
     Parameters
@@ -241,7 +257,7 @@ def vectors_2d(v, neighbors_image=None, neighbors_text=None, augmented=None, cla
     """
     ax = _axes(ax, (6.6, 4.4))
     named = {name: np.asarray(vector, dtype=float) for name, vector in (class_vectors or {}).items()}
-    groups = [("v, the query", v, METHOD_COLORS["CLIP"], 0.013),
+    groups = [(query_name, v, METHOD_COLORS["CLIP"], 0.013),
               ("retrieved images", neighbors_image, R_IMG, 0.008),
               ("their texts", neighbors_text, R_TXT, 0.008),
               ("v′, augmented", augmented, METHOD_COLORS["RA-CLIP Vanilla"], 0.013),

@@ -1,4 +1,4 @@
-"""`reference build`: metadata and pictures on a server become a reference folder that the paper profile reads."""
+"""`reference build`: metadata and pictures on a server become a folder that the paper profile reads."""
 
 import io
 import json
@@ -20,7 +20,7 @@ DEAD = {3, 7, 11}
 
 
 class Pictures(BaseHTTPRequestHandler):
-    """/N.jpg is a picture that only N has (a PNG, so its pixels come back exactly); three are gone. Counts what was asked for."""
+    """/N.jpg is a picture that only N has (a PNG: its pixels come back exactly); three are gone."""
 
     asked = []
 
@@ -48,11 +48,12 @@ def metadata(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Pictures.asked.clear()
+    licence = "http://creativecommons.org/licenses/{}/2.0/"
     rows = [{name: "" for name in COLUMNS} | {
         "photoid": str(1000 + n), "uid": f"user{n % 4}", "title": f"title {n}", "marker": "0", "ext": "jpg",
         "description": "" if n == 5 else f"a+red+boat%2C+number+{n}", "dateuploaded": "1083543121",
         "downloadurl": f"http://127.0.0.1:{server.server_port}/{n}.jpg", "pageurl": f"page{n}",
-        "licenseurl": f"http://creativecommons.org/licenses/{'by-nd' if n == 6 else 'by'}/2.0/"} for n in range(30)]
+        "licenseurl": licence.format("by-nd" if n == 6 else "by")} for n in range(30)]
     path = tmp_path / "metadata.csv"
     pd.DataFrame(rows, columns=COLUMNS).to_csv(path)
     yield path
@@ -89,7 +90,8 @@ def test_the_same_metadata_gives_the_same_set_and_asks_for_nothing_twice(metadat
 def test_licences_can_be_left_out_and_a_short_list_gives_fewer(metadata, tmp_path):
     rows = fast(metadata, tmp_path / "set", pairs=99, licenses={"by"})
     assert len(rows) == 30 - len(DEAD) - 2 and "1006" not in set(rows["id"])  # no-derivatives, empty caption
-    states = [json.loads(line)["state"] for line in (tmp_path / "set" / "manifest.jsonl").read_text().splitlines()]
+    log = (tmp_path / "set" / "manifest.jsonl").read_text().splitlines()
+    states = [json.loads(line)["state"] for line in log]
     assert states.count("dead") == len(DEAD)
 
 
@@ -101,5 +103,5 @@ def test_the_built_folder_is_a_reference_of_the_notebooks(metadata, tmp_path, mo
     assert len(references) == 8 and len(training) == 12
     captions = dict(zip(rows["file"], rows["caption"], strict=True))
     assert references.captions == [captions[name] for name in references.ids]
-    assert references.metadata["columns"]["license"] == ["by" if name != "1006" else "by-nd" for name in
-                                                         (file.split(".")[0] for file in references.ids)]
+    licences = dict(zip(rows["file"], rows["license"], strict=True))
+    assert references.metadata["columns"]["license"] == [licences[name] for name in references.ids]

@@ -30,13 +30,13 @@ find_python() {
     for name in "$@"; do
         version=$(version_of "$name") || continue        # not there, or a stand-in that can't run
         case $version in
-            3.1[1-9].* | 3.[2-9][0-9].*) echo "$name"; return ;;
+            3.11.* | 3.12.* | 3.13.*) echo "$name"; return ;;
         esac
         found="$found${found:+, }$name is $version"
     done
     if [ -z "$found" ]; then found="${PYTHON:+$PYTHON was not found}"; fi
-    fail "IMPART needs Python 3.11 or newer, but ${found:-no Python was found}." \
-         "Install Python 3.11 or newer, or name one: PYTHON=/path/to/python3.11 ./run_all.sh"
+    fail "IMPART needs Python 3.11, 3.12 or 3.13, but ${found:-no Python was found}." \
+         "Install one of them, or name one: PYTHON=/path/to/python3.11 ./run_all.sh"
 }
 
 # Prints the Python of the active environment where this clone is installed in it.
@@ -63,11 +63,12 @@ PYTHON
 }
 
 make_environment() {
-    local python=$1 clear="" parent free_kb
+    local python=$1 clear="" parent free_kb have_kb
     parent=$VENV
     while [ ! -d "$parent" ]; do parent=$(dirname "$parent"); done
     free_kb=$(df -Pk "$parent" | awk 'NR == 2 { print $4 }')
-    if [ "$free_kb" -lt $((NEEDED_GB * 1000 * 1000)) ]; then
+    have_kb=$(du -sk "$VENV" 2>/dev/null | awk '{ print $1 }') || have_kb=0   # of a set-up broken off
+    if [ $((free_kb + ${have_kb:-0})) -lt $((NEEDED_GB * 1000 * 1000)) ]; then
         fail "Setting up needs $NEEDED_GB GB of free disk, but $parent has $((free_kb / 1000 / 1000)) GB." \
              "Free some space, or put the environment elsewhere: IMPART_VENV=/path/to/folder ./run_all.sh" \
              "(README, section Install, has a smaller way without CUDA.)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from impart_utils.config import MissingInput
+from impart_utils.config import ROOT, MissingInput
 from impart_utils.reference import ReferenceSet, from_pack, keeps_norms, scaled, split
 from impart_utils.retrieval import Retriever
 from impart_utils.sources import datasets, features
@@ -75,9 +75,9 @@ def test_set(config, name):
     if skipped:
         first = next(iter(skipped.items()))
         notes.append(f"{len(skipped)} pictures can't be opened, the first: {first[0]} ({first[1]})")
-    weights = class_features(model.encode_texts, dataset.class_names)
-    return TestSet(name, dataset.title, image_features, dataset.labels[rows], dataset.class_names, weights,
-                   ids, PAPER_TEMPLATE, model.provenance, dataset.n_available, notes)
+    class_vectors = class_features(model.encode_texts, dataset.class_names)
+    return TestSet(dataset.name, dataset.title, image_features, dataset.labels[rows], dataset.class_names,
+                   class_vectors, ids, PAPER_TEMPLATE, model.provenance, dataset.n_available, notes)
 
 
 def _test_set_from_pack(place, limit):
@@ -148,8 +148,10 @@ def _folder_pool(config, folder):
     pictures = datasets.Files(folder / name for name in rows["file"])
     items = [(name, lambda row=row: pictures[row]) for row, name in enumerate(rows["file"])]
     columns = {name: list(rows[name]) for name in rows.columns if name not in ("file", "caption")}
+    origin = folder / "source.json"  # `reference build` writes it
+    source = json.loads(origin.read_text())["source"] if origin.is_file() else f"the folder {folder.name}"
     return _encode_pairs(config, f"pairs-{folder.name}", items, list(rows["caption"]),
-                         {"source": folder.name, "columns": columns}, stamp=datasets.stamp(pictures.paths))
+                         {"source": source, "columns": columns}, stamp=datasets.stamp(pictures.paths))
 
 
 def _encode_pairs(config, name, items, captions, metadata, stamp):
@@ -208,10 +210,7 @@ def neighbors(config, queries, references):
     ------
     ValueError : queries and references come from different weights, so that their cosines mean nothing.
     """
-    if _plain(queries.weights) != _plain(references.weights):
-        raise ValueError(f"The queries' features come from {queries.weights!r}, the references' from "
-                         f"{references.weights!r}: cosines between them mean nothing. Encode both with the "
-                         "same CLIP.")
+    require_same_weights(queries.weights, references)
     name = features.content_hash(queries.key, references.key, config.top_k)
     path = config.cache_dir / "neighbors" / f"{name}.npz"
     if not path.exists():
@@ -221,6 +220,14 @@ def neighbors(config, queries, references):
             np.savez(temporary, similarities=similarities, indices=indices)
     with np.load(path, allow_pickle=False) as file:
         return file["similarities"], file["indices"]
+
+
+def require_same_weights(weights, references):
+    """Raise ValueError where queries made by `weights` (in words) meet references of another CLIP."""
+    if _plain(weights) != _plain(references.weights):
+        raise ValueError(f"The queries' features come from {weights!r}, the references' from "
+                         f"{references.weights!r}: cosines between them mean nothing. "
+                         "Encode both with the same CLIP.")
 
 
 def _plain(weights):
@@ -241,8 +248,13 @@ def trained_ram(config, *, normalize="none", scale="raw", seed=0, draw=0):
 
     references, training = reference_pairs(config, draw)
     settings = {**PAPER_CODE, "epochs": config.ram_epochs}
-    options = {"normalize": normalize}
-    key = features.content_hash(references.key, training.key, settings, options, scale, seed, config.top_k)
+    options = {"normalize": normalize, "heads": 8, "layers": 2, "between": "relu", "gate": None}
+    if not len(training):
+        raise ValueError(f"No pairs are left to train RAM: all {len(references)} of the pool are references. "
+                         "Lower references, or give more pairs.")
+    code = [features.file_hash(ROOT / "impart_utils" / name) for name in ("ram.py", "training.py")]
+    key = features.content_hash(references.key, training.key, settings, options, scale, seed, config.top_k,
+                                code)  # whoever edits RAM gets a RAM trained by the edited code
     path = config.cache_dir / "ram" / f"{normalize}-{scale}-seed{seed}-{key}.safetensors"
     if not path.exists():
         _, indices = neighbors(config, training, references)

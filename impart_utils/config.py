@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 import os
 import subprocess
@@ -66,8 +67,9 @@ class Config:
 
     @property
     def is_toy(self):
-        """True where everything is the kit's own toy world, so that no number bears on the paper."""
-        return self.profile == "demo"
+        """True where all is the kit's own toy world, so that no number says anything of real pictures."""
+        return (self.clip == "tiny" and self.clip_checkpoint is None and self.reference == "toy"
+                and self.films == "toy" and all(name.startswith("toy") for name in self.datasets))
 
     @property
     def label(self):
@@ -134,8 +136,11 @@ def load_config(profile="demo", **settings):
     if "datasets" in given:
         names = given["datasets"]
         names = names.split(",") if isinstance(names, str) else names
-        given["datasets"] = tuple(name.strip() for name in names if name.strip())
+        names = names if isinstance(names, (list, tuple)) else [names]  # [10]: refused below, by name
+        names = [name.strip() if isinstance(name, str) else name for name in names]
+        given["datasets"] = tuple(name for name in names if name != "")
     config = dataclasses.replace(PROFILES[profile], **given)
+    _check_text(config)
     _check(config)
     return dataclasses.replace(
         config, datasets=tuple(_with_full_path(name) for name in config.datasets),
@@ -159,6 +164,24 @@ def _with_full_path(name):
     kind, colon, place = name.partition(":")
     places = place.split("+") if kind == "pack" and not full_path(place).exists() else [place]
     return kind + colon + "+".join(str(full_path(place)) for place in places) if place else name
+
+
+def _check_text(config):
+    texts = [(name, getattr(config, name)) for name in ("clip", "reference", "films")]
+    texts += [("datasets", name) for name in config.datasets]
+    texts += [] if config.clip_checkpoint is None else [("clip_checkpoint", config.clip_checkpoint)]
+    for name, value in texts:
+        if not isinstance(value, (str, Path)):
+            raise ValueError(f"Expected {name} to be text, got {value!r}.")
+    if not isinstance(config.allow_unverified_clip, bool):
+        raise ValueError("Expected allow_unverified_clip to be True or False, "
+                         f"got {config.allow_unverified_clip!r}.")
+
+
+def short_name(dataset):
+    """What results call a data set: its kind ("cifar10:PATH": "cifar10"), and the name of a folder or pack."""
+    kind, _, place = dataset.partition(":")
+    return f"{kind}:{Path(place).name}" if kind in ("folder", "pack") else kind
 
 
 def _check(config):
@@ -189,6 +212,11 @@ def _check(config):
         raise ValueError(f"Expected fps > 0 frames per second, got {config.fps!r}.")
     if not config.datasets:
         raise ValueError("Expected at least one data set in `datasets`, got none.")
+    names = [short_name(name) for name in config.datasets]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"Expected data sets with different names, got two called {twice!r}, which results "
+                         "couldn't tell apart. Rename a folder or file.")
 
 
 def run_info(config):
@@ -202,29 +230,30 @@ def run_info(config):
 
 @lru_cache(maxsize=1)
 def commit():
-    """The clone's commit, with a hash of package and notebooks where they differ from it.
-
-    Without git (a downloaded archive) it is "no-git-" and that hash.
-    """
+    """The clone's commit (or "no-git") and a hash of the code that counts: what made a result."""
     def git(*arguments):
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--", "impart_utils", "notebooks")
+        ours = git("rev-parse", "--show-toplevel")  # not that of a repository around an unpacked archive
+        head = git("rev-parse", "--short=12", "HEAD") if ours and Path(ours).resolve() == ROOT else ""
     except FileNotFoundError:  # git isn't installed
-        head = None
-    if head and not changed:
-        return head
-    return f"{head}-changed-{source_hash()}" if head else f"no-git-{source_hash()}"
+        head = ""
+    return f"{head or 'no-git'}-{source_hash()}"
 
 
 def source_hash():
-    """8 hex characters over the package's and the notebooks' content."""
+    """8 hex characters over the package and the notebooks' code, without outputs, prose and parameters."""
     digest = hashlib.sha256()
     files = [*(ROOT / "impart_utils").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]
     for path in sorted(files):
         digest.update(str(path.relative_to(ROOT)).encode())
-        digest.update(path.read_bytes())
+        digest.update(path.read_bytes() if path.suffix == ".py" else _notebook_code(path))
     return digest.hexdigest()[:8]
+
+
+def _notebook_code(path):
+    cells = json.loads(path.read_text(encoding="utf-8")).get("cells", [])
+    return json.dumps(["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"
+                       and "parameters" not in cell["metadata"].get("tags", [])]).encode()

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from impart_utils.cached import clip
-from impart_utils.config import MissingInput
+from impart_utils.config import ROOT, MissingInput
 from impart_utils.sources import features
 from impart_utils.video import encode_film
 
@@ -21,6 +21,7 @@ class Gallery:
         (a film without a description has "")
     timestamps : list of float arrays (f,), seconds;  frame_features : list of float32 arrays (f, d), raw
     broken : dict, file -> why it is left out or partial
+    weights : str, whose CLIP made the features
     key : str, content hash
     """
 
@@ -34,6 +35,7 @@ class Gallery:
     timestamps: list
     frame_features: list
     broken: dict
+    weights: str
 
     @property
     def key(self):
@@ -71,7 +73,8 @@ def film_gallery(config):
         config.films if kind == "toy" else f"folder:{Path(place).name}",
         *([film[key] for film in films]
           for key in ("id", "movie", "title", "description", "without", "path")),
-        [encoded[film["id"]][0] for film in films], [encoded[film["id"]][1] for film in films], broken)
+        [encoded[film["id"]][0] for film in films], [encoded[film["id"]][1] for film in films], broken,
+        clip(config).provenance)
 
 
 def _folder_films(folder):
@@ -82,7 +85,7 @@ def _folder_films(folder):
                            "how to get the paper's clips: python -m impart_utils.sources.films --help")
     table = folder_gallery(folder)
     return [{"id": row.file, "movie": row.movie, "title": row.title, "path": folder / row.file,
-             "description": row.description, "without": row.description} for row in table.itertuples()]
+             "description": row.description, "without": ""} for row in table.itertuples()]
 
 
 def _encoded_film(config, path):
@@ -90,7 +93,8 @@ def _encoded_film(config, path):
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
-    key = features.content_hash(clip(config).key, features.file_hash(path), config.fps)
+    code = features.file_hash(ROOT / "impart_utils" / "video.py")  # which frames a film gives
+    key = features.content_hash(clip(config).key, features.file_hash(path), config.fps, code)
     cache = config.cache_dir / "films" / f"{key}.safetensors"
     if not cache.exists():
         film = encode_film(clip(config).encode_images, path, fps=config.fps)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from impart_utils.config import MissingInput
-from impart_utils.sources import checkpoints, datasets
+from impart_utils.sources import checkpoints, datasets, features
 
 NEEDS = {  # by notebook number; 09 reads results alone
     "00": {"clip", "datasets"}, "01": {"reference"}, "02": {"reference", "datasets"}, "03": {"reference"},
@@ -23,16 +23,18 @@ def missing_inputs(config, numbers):
 
     Raises
     ------
-    ValueError, FileNotFoundError : a setting that names something unknown, or a path that isn't there.
+    ValueError : a setting that names something unknown, or a file that isn't what its name says.
     """
     needed = set().union(*(NEEDS.get(number, set()) for number in numbers))
-    checks = []
-    pictures = []
-    if "datasets" in needed:
-        pictures = [name for name in config.datasets if not name.startswith("pack:")]
+    names = config.datasets if "datasets" in needed else ()
+    packs = [name for name in names if name.startswith("pack:")]
+    packs += [config.reference] if "reference" in needed and config.reference.startswith("pack:") else []
+    pictures = [name for name in names if not name.startswith("pack:")]
+    checks = [lambda name=name: features.load_pack(name.removeprefix("pack:")) for name in packs]
     if "clip" in needed or pictures or ("reference" in needed and not config.reference.startswith("pack:")):
         checks.append(lambda: checkpoints.find_checkpoint(config.clip, config.clip_checkpoint))
-    checks += [lambda name=name: datasets.load_dataset(name, config) for name in pictures]
+    checks += [lambda name=name: datasets.load_dataset(name, config) for name in pictures
+               if name not in datasets.TOY]
     if "reference" in needed:
         checks.append(lambda: _folder(config.reference, "captions.csv", (
             "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build "
@@ -45,7 +47,7 @@ def missing_inputs(config, numbers):
     for check in checks:
         try:
             check()
-        except MissingInput as error:
+        except (MissingInput, FileNotFoundError) as error:
             missing.append(str(error))
     return missing
 
@@ -57,11 +59,14 @@ def require_inputs(config, numbers):
         listed = "\n\n".join(f"{number}. {message}" for number, message in enumerate(missing, start=1))
         raise MissingInput(f"The {config.profile} profile can't start, nothing was downloaded. "
                            f"Missing on this machine:\n\n{listed}\n\n"
-                           "The demo needs none of this: ./run_all.sh")
+                           "The demo as it comes needs none of this: ./run_all.sh")
 
 
 def _folder(setting, file, words):
     kind, _, place = setting.partition(":")
+    if kind not in ("toy", "pack", "folder"):
+        raise ValueError(f"Unknown source {setting!r}. Known: toy, folder:PATH, "
+                         "and for references pack:FILE.")
     if kind != "folder":
         return
     if not (Path(place) / file).exists():

@@ -1,10 +1,13 @@
 """The reference set: image-text pairs as features, and Eq. 1 applied with it from end to end."""
 
+import json
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from impart_utils.config import ROOT, MissingInput
 from impart_utils.retrieval import Retriever
 from impart_utils.sources.features import Pack, content_hash, load_pack, save_pack
 from impart_utils.vanilla import augment_fused
@@ -171,8 +174,8 @@ def vanilla_features(image_features, references, *, top_k=8, image_weight=0.5, t
                          text_weight=text_weight)
 
 
-def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, ids=None, retry=False,
-          **download):
+def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, ids=None,
+          source="YFCC15M", retry=False, **download):
     """Fetch `pairs` pictures of a metadata list and write them with their captions as a reference folder.
 
     Rows are tried in a seeded order until enough pictures are good, so that 1000 means 1000; after a kill
@@ -185,6 +188,7 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
     pairs : int;  seed : int, of the order;  how : "paper" or "full", cleaning of captions
     licenses : set of codes such as {"by", "by-sa"}, or None for all
     ids : OpenAI's list of YFCC15M's photos (path), optional: it adds hashes, by which a mirror is asked
+    source : str, what the list is a part of; results name it
     retry : bool, try rows again that failed before
     **download : further arguments of `sources.pictures.download_pictures`, such as per_host
 
@@ -226,6 +230,9 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, i
                          "page": list(frame["pageurl"].iloc[kept])})
     with atomic_path(Path(folder) / "captions.csv") as temporary:
         rows.to_csv(temporary, index=False)
+    with atomic_path(Path(folder) / "source.json") as temporary:
+        origin = {"source": source, "metadata": Path(metadata).name, "seed": seed}
+        temporary.write_text(json.dumps(origin) + "\n")
     if kept:
         tokenize = import_clip().tokenize
         card = data_card(
@@ -246,17 +253,21 @@ def main():
     command = commands.add_parser("build", help=build.__doc__.splitlines()[0])
     command.add_argument("--metadata", required=True, help="the paper's csv, YFCC100M's tab file, or parquet")
     command.add_argument("--ids", help="OpenAI's id list, which adds hashes for the mirror")
-    command.add_argument("--pairs", type=int, default=1000)
+    command.add_argument("--pairs", type=int, default=10_000, help="1000 references and 9000 to train RAM")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--captions", choices=["paper", "full"], default="paper")
     command.add_argument("--licences", help="codes to keep, such as by,by-sa; all otherwise")
     command.add_argument("--per-host", type=float, default=2.0, help="requests per second to one host")
     command.add_argument("--retry", action="store_true", help="try rows again that failed before")
-    command.add_argument("--out", default="data/reference/yfcc")
+    command.add_argument("--source", default="YFCC15M", help="what the list is a part of")
+    command.add_argument("--out", default=str(ROOT / "data" / "reference" / "yfcc"))
     given = parser.parse_args()
-    rows = build(given.metadata, given.out, pairs=given.pairs, seed=given.seed, how=given.captions,
-                 ids=given.ids, licenses=set(given.licences.split(",")) if given.licences else None,
-                 retry=given.retry, per_host=given.per_host)
+    try:
+        rows = build(given.metadata, given.out, pairs=given.pairs, seed=given.seed, how=given.captions,
+                     ids=given.ids, licenses=set(given.licences.split(",")) if given.licences else None,
+                     source=given.source, retry=given.retry, per_host=given.per_host)
+    except (MissingInput, ValueError, OSError, ImportError) as error:
+        sys.exit(str(error))
     print(f"{len(rows)} of {given.pairs} pairs are in {given.out}; "
           "what became of each row: manifest.csv there.")
 

@@ -42,6 +42,10 @@ def main(arguments=None):
     except Stop as message:
         print(message, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"{error}\nThe kit writes to {config.output_root()}; to write elsewhere: "
+              "IMPART_OUTPUT=/path ./run_all.sh", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # nbclient's task of the stopped cell
         print("\nStopped.", file=sys.stderr)
@@ -114,7 +118,8 @@ def run_notebooks(options, notebooks=NOTEBOOKS):
             raise Stop(f"\n{failure}\n\n{number - 1} of {len(paths)} notebooks ran, {path.stem} did not. "
                        f"As far as it came: {run_config.executed_dir / path.name}")
     if options.book:
-        ran = [name for name, row in record["notebooks"].items() if row["status"] == "ok"]
+        ran = [name for name, row in record["notebooks"].items()
+               if row["status"] == "ok" and (run_config.executed_dir / f"{name}.ipynb").is_file()]
         print(f"Book: {build_book(run_config, ran).as_uri()}")
     print(f"Results: {run_config.results_dir}\nExecuted notebooks: {run_config.executed_dir}")
     print(f"{len(paths)} of {len(paths)} notebooks ran, {time.time() - record['started']:.0f} s", flush=True)
@@ -169,7 +174,7 @@ def check_inputs(profile, settings, paths):
     known = {field.name for field in dataclasses.fields(config.Config)} - {"profile"}
     try:
         run_config = config.load_config(profile, **{name: settings[name] for name in known & set(settings)})
-        if not run_config.is_toy:
+        if not run_config.is_toy:  # imports take a second
             from impart_utils.preflight import require_inputs
 
             require_inputs(run_config, [path.name[:2] for path in paths])

@@ -18,6 +18,8 @@ RECORDED = ("torch", "torchvision", "clip-anytorch", "numpy", "scikit-learn", "s
 def start_record(run_config, settings, paths, *, keep_others):
     """What run.json says of the run; with `--only`, rows of other notebooks stay, with their own run_id."""
     earlier = run_config.results_dir / "run.json"
+    if not keep_others:  # a whole run states its inputs anew
+        (run_config.results_dir / "inputs.json").unlink(missing_ok=True)
     rows = json.loads(earlier.read_text())["notebooks"] if keep_others and earlier.exists() else {}
     selected = [path.stem for path in paths]
     packages = {found.name: found.version for found in importlib.metadata.distributions()}

@@ -198,7 +198,7 @@ def test_pairs_of_a_folder(fake, tmp_path):
     np.testing.assert_array_equal(pool.text_features, fake.encode_texts(captions))
     assert pool.metadata["columns"] == {"license": [f"BY {row}" for row in range(30)],
                                         "page": [f"page {row}" for row in range(30)]}
-    assert pool.metadata["model"] == "fake weights" and pool.metadata["source"] == "yfcc"
+    assert pool.metadata["model"] == "fake weights" and pool.metadata["source"] == "the folder yfcc"
 
 
 def test_pairs_are_encoded_once_and_texts_anew_where_captions_change(fake, tmp_path):

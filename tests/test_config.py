@@ -1,6 +1,7 @@
 """The two profiles: settings, their checks, folders, and which commit a result names."""
 
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
 
@@ -252,35 +253,45 @@ def fresh_commit():
     return config.commit()
 
 
-def test_commit_of_a_clean_clone_is_its_hash(clone):
+def test_commit_names_head_and_the_code_that_counts(clone):
     git(clone, "init", "-q")
     git(clone, "add", ".")
     git(clone, "commit", "-qm", "one")
     head = git(clone, "rev-parse", "HEAD")
-    assert fresh_commit() == head[:12]
+    first = fresh_commit()
+    assert first == f"{head[:12]}-{config.source_hash()}"
     (clone / "README.md").write_text("changed")  # decides no number
     (clone / "results").mkdir()
     (clone / "results" / "table1.csv").write_text("x")
-    assert fresh_commit() == head[:12]
+    assert fresh_commit() == first
 
 
-def test_commit_of_a_changed_clone_says_so_and_names_the_change(clone):
-    git(clone, "init", "-q")
-    git(clone, "add", ".")
-    git(clone, "commit", "-qm", "one")
-    head, seen = fresh_commit(), set()
-    (clone / "notebooks" / "00.ipynb").write_text("{}\n")
-    assert fresh_commit().startswith(f"{head}-changed-")  # a notebook alone
-    for name, content in (
-        ("impart_utils/a.py", "x = 2\n"),
-        ("impart_utils/a.py", "x = 3\n"),
-        ("notebooks/00.ipynb", "{ }"),
-        ("impart_utils/new.py", ""),
-    ):
+def notebook(source, **cell):
+    return json.dumps({"cells": [{"cell_type": "code", "metadata": {}, "source": [source], **cell}]})
+
+
+def test_only_code_changes_the_commit(clone):
+    """Saving a notebook in JupyterLab with outputs, other prose or other parameters makes nothing stale."""
+    path, seen = clone / "notebooks" / "00.ipynb", set()
+    path.write_text(notebook("x = 1"))
+    first = fresh_commit()
+    path.write_text(notebook("x = 1", outputs=["big"], execution_count=7))
+    assert fresh_commit() == first
+    path.write_text(notebook("x = 1", metadata={"tags": ["parameters"]}))
+    without = fresh_commit()
+    path.write_text(notebook("x = 2", metadata={"tags": ["parameters"]}))
+    assert fresh_commit() == without != first
+    for name, content in (("impart_utils/a.py", "x = 2\n"), ("impart_utils/a.py", "x = 3\n"),
+                          ("notebooks/00.ipynb", notebook("x = 2")), ("impart_utils/new.py", "")):
         (clone / name).write_text(content)
         seen.add(fresh_commit())
     assert len(seen) == 4
-    assert all(text.startswith(f"{head}-changed-") and len(text) == len(head) + 9 + 8 for text in seen)
+
+
+def test_an_archive_inside_another_repository_is_not_that_repository(clone):
+    git(clone.parent, "init", "-q")
+    git(clone.parent, "commit", "--allow-empty", "-qm", "other")
+    assert fresh_commit().startswith("no-git-")
 
 
 def test_commit_without_git_is_a_hash_of_the_sources(clone, monkeypatch):

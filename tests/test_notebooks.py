@@ -114,7 +114,11 @@ def test_notebook_09_alone_says_what_to_run(tmp_path):
 def test_paper_profile_without_data_stops_with_one_message(tmp_path):
     environment_home = tmp_path / "home"  # no weights in ~/.cache/clip there
     environment_home.mkdir()
-    done = subprocess.run([sys.executable, "-m", "impart_utils.run", "--profile", "paper"], cwd=ROOT,
+    sets = ",".join(f"{name}:{tmp_path}" for name in ("cifar10", "cifar100", "caltech101"))
+    nowhere = [f"--set=datasets={sets}",
+               f"--set=reference=folder:{tmp_path / 'pairs'}", f"--set=films=folder:{tmp_path / 'films'}"]
+    command = [sys.executable, "-m", "impart_utils.run", "--profile", "paper", *nowhere]
+    done = subprocess.run(command, cwd=ROOT,
                           env={**os.environ, "IMPART_OUTPUT": str(tmp_path), "HOME": str(environment_home)},
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -175,3 +179,21 @@ def test_real_pictures_through_a_full_size_checkpoint(tmp_path, random_checkpoin
     assert set(table[table["dataset"] == "caltech101"]["n_available"]) == {808}
     printed = (tmp_path / "out" / "executed" / "paper" / "04_zero_shot.ipynb").read_text()
     assert "unverified weights" in printed  # said where accuracy is printed
+
+
+def test_films_of_ones_own_without_descriptions(tmp_path):
+    """A folder of films and nothing else: no films.csv, one file that is no film."""
+    from impart_utils.toy_world.films import make_films
+
+    films = tmp_path / "my films"
+    films.mkdir()
+    for film in make_films(tmp_path / "toy", seed=0)[:3]:
+        (films / f"clip {film.id}.mp4").write_bytes(film.path.read_bytes())
+    (films / "broken.mp4").write_text("no film")
+    done = run(tmp_path / "out", "--only=06", "--no-book", films=f"folder:{films}", references=50, pairs=100,
+               fps=2.0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pd.read_csv(tmp_path / "out" / "results" / "demo" / "video_retrieval.csv")
+    assert set(table["gallery"]) == {"folder:my films"} and set(table["n"]) == {3}
+    printed = (tmp_path / "out" / "executed" / "demo" / "06_video_retrieval.ipynb").read_text()
+    assert "broken.mp4" in printed

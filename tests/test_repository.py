@@ -285,7 +285,7 @@ def test_environment_files_defer_to_pyproject():
     *packages, pip = conda["dependencies"]
     assert pip == {"pip": ["-c constraints.txt", "-e .[book,test]"]}
     python = [package for package in packages if package != "pip"]
-    assert python == ["python=3.11"] and PYPROJECT["project"]["requires-python"] == ">=3.11"
+    assert python == ["python=3.11"] and PYPROJECT["project"]["requires-python"] == ">=3.11,<3.14"
     binder = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
     assert binder["dependencies"][-1] == {"pip": ["-e .."]} and "python=3.11" in binder["dependencies"]
 

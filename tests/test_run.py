@@ -120,7 +120,8 @@ def test_a_value_that_cannot_work_stops_before_the_first_notebook(folder, withou
 
 def test_relative_paths_count_from_where_the_command_is_given(folder, without_kernels, tmp_path, monkeypatch):
     pictures = tmp_path / "here" / "pictures"
-    pictures.mkdir(parents=True)
+    (pictures / "cat").mkdir(parents=True)
+    (pictures / "cat" / "one.png").touch()
     monkeypatch.chdir(pictures.parent)
     assert run_in(folder, "--only", "02", "--set", "datasets=folder:pictures") == 0
     assert without_kernels[0][0][1]["datasets"] == f"folder:{pictures}"
@@ -222,10 +223,12 @@ def test_inputs_are_hashed_and_those_of_the_notebooks_taken_up(folder, without_k
     results = folder.parent / "out" / "results" / "demo"
     results.mkdir(parents=True)
     (results / "inputs.json").write_text(json.dumps({"references": "0123"}))
-    run_in(folder)
+    run_in(folder, "--only", "00")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-2
     assert read_record(folder)["inputs"] == {"paper_values.csv": sha256, "references": "0123"}
     assert {path.name for path in results.iterdir()} == {"inputs.json", "run.json"}  # no temporary file left
+    run_in(folder)  # a whole run states its inputs anew
+    assert read_record(folder)["inputs"] == {"paper_values.csv": sha256}
 
 
 def test_a_failure_is_described_by_its_cell_and_error():
@@ -408,7 +411,7 @@ esac""")
 
 def test_no_python_that_is_new_enough(clone):
     done = run_all(clone)
-    assert done.returncode == 1 and "needs Python 3.11 or newer, but no Python was found." in done.stderr
+    assert done.returncode == 1 and "needs Python 3.11, 3.12 or 3.13, but no Python was found." in done.stderr
     script(clone.parent / "tools" / "python3", "echo 3.10.4")
     script(clone.parent / "tools" / "python3.13", "echo 'command not found' >&2; exit 127")  # as a shim says
     done = run_all(clone)

@@ -28,13 +28,13 @@ MIN_TRAININGS = 3
 OPENAI = ("OpenAI ViT-B/32", "OpenAI CLIP ViT-B/32")  # as checkpoints and as feature packs name it
 
 
-def differences(test, references=None, *, ram_epochs=None):
+def differences(test, references=None, *, ram_epochs=None, training_pairs=None):
     """What sets a result apart from the paper's protocol and isn't in its row: data, weights, references.
 
     Parameters
     ----------
     test : cached.TestSet;  references : ReferenceSet, or None where the method uses none
-    ram_epochs : int, of RAM's training, or None where the method has none
+    ram_epochs, training_pairs : int, of RAM's training, or None where the method has none
 
     Returns
     -------
@@ -49,6 +49,8 @@ def differences(test, references=None, *, ram_epochs=None):
             found.append(f"references: {len(references)} from {source}, the paper's: 1000 from YFCC15M")
     if ram_epochs not in (None, 8):
         found.append(f"epochs of RAM's training: {ram_epochs}, the paper's code: 8")
+    if training_pairs not in (None, 9000):
+        found.append(f"pairs of RAM's training: {training_pairs}, the paper's code: at most 9000")
     return found
 
 
@@ -159,6 +161,9 @@ def _stale(rows, run):
         other = sorted(set(rows[column]) - {run[column]})
         if other:
             return f"stale: computed with {column} {other[0]}, now {run[column]}"
+    used = run["recorded"].get("references_used")
+    if used and "references_id" in rows and set(rows["references_id"]) - {"", *used}:
+        return "stale: computed with other references than the last notebook that ran"
     other = [] if run["inputs"] is None else sorted(set(rows["inputs"]) - set(run["inputs"]))
     return f"stale: computed from inputs {other[0]}, which aren't the current run's" if other else ""
 

@@ -17,9 +17,9 @@ METHODS = ("CLIP", "RA-CLIP Vanilla", "RA-CLIP (RAM)", "RA-CLIP (RAM, normalized
 CLASSIFICATION_COLUMNS = (
     "run_id", "commit", "inputs", "profile", "dataset", "n_available", "n", "method", "variant", "scale", "k",
     "image_weight", "text_weight", "prompts", "names", "average", "references_id", "draw", "seed", "correct",
-    "accuracy", "low", "high")
+    "accuracy", "low", "high", "weights")
 VIDEO_COLUMNS = ("run_id", "commit", "inputs", "profile", "gallery", "query", "pooling", "metric", "value",
-                 "low", "high", "n")
+                 "low", "high", "n", "weights")
 PAPER_COLUMNS = ("claim_id", "source", "item", "place", "dataset", "method", "metric", "value", "unit", "n",
                  "protocol", "tolerance", "note", "where_kit")
 COMPARISON_COLUMNS = (*CLASSIFICATION_COLUMNS, "against", "b", "c", "difference", "p")
@@ -49,9 +49,9 @@ def classification_row(config, test, correct, *, method, references=None, varian
     correct = np.asarray(correct, dtype=bool)
     low, high = metrics.wilson(int(correct.sum()), len(correct))
     vanilla, is_ram = method in ("RA-CLIP Vanilla", "random neighbors"), "RAM" in method
-    trained = (variant, scale, seed, config.ram_epochs, config.pairs) if is_ram else None
+    trained = (variant, seed, config.ram_epochs, config.pairs) if is_ram else None
     return {
-        **run_info(config), "inputs": inputs_hash(config, test.key, references, trained),
+        **run_info(config), "inputs": inputs_hash(config, test.key, references, (scale, trained)),
         "dataset": test.name, "n_available": test.n_available, "n": len(correct),
         "method": method, "variant": variant, "scale": scale,
         "k": config.top_k if references is not None else None,
@@ -60,7 +60,7 @@ def classification_row(config, test, correct, *, method, references=None, varian
         "prompts": test.prompts, "names": "raw" if test.prompts == PAPER_TEMPLATE else "as stored",
         "average": "micro", "references_id": references.key if references is not None else "",
         "draw": draw, "seed": seed, "correct": int(correct.sum()), "accuracy": float(correct.mean()),
-        "low": low, "high": high}
+        "low": low, "high": high, "weights": test.weights}
 
 
 def video_rows(config, gallery, ranks, films, *, query, pooling):
@@ -86,7 +86,7 @@ def video_rows(config, gallery, ranks, films, *, query, pooling):
         low, high = metrics.bootstrap_interval(ranks, measure, clusters=clusters, seed=config.seed)
         rows.append({**run_info(config), "inputs": inputs_hash(config, gallery.key), "gallery": gallery.name,
                      "query": query, "pooling": pooling, "metric": name, "value": float(measure(ranks)),
-                     "low": low, "high": high, "n": len(ranks)})
+                     "low": low, "high": high, "n": len(ranks), "weights": gallery.weights})
     return rows
 
 

@@ -1,5 +1,6 @@
 """CLIP checkpoints: find, verify and read them; the weights' file decides everything that follows."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -167,15 +168,15 @@ def verify(state_dict, path, name, *, sha256, allow_unverified=False):
             f"Known: {', '.join(f'{key} {value}' for key, value in ARCHITECTURES.items())}.")
     if name == TINY and Path(path) == TINY_PATH:
         return "the kit's tiny CLIP (toy world)"
-    official = official_hash(name) or "none: no such file is OpenAI's"
+    official = official_hash(name)
     if sha256 == official:
         return f"OpenAI {name}"
     if not allow_unverified:
+        theirs = f"OpenAI's {official[:12]}" if official else "and OpenAI has no such file"
         raise ValueError(
-            f"{path} isn't OpenAI's file for {name}: its SHA-256 begins {sha256[:12]}, OpenAI's "
-            f"{official[:12]}. Its activation function can't be read off the weights, so features may be "
-            "silently wrong. To use it all the same, and have that named in every result: "
-            "--set allow_unverified_clip=True")
+            f"{path} isn't OpenAI's file for {name}: its SHA-256 begins {sha256[:12]}, {theirs}. "
+            "Its activation function can't be read off the weights, so features may be silently wrong. "
+            "To use it all the same, and have that named in every result: --set allow_unverified_clip=True")
     return f"unverified weights of {name}'s architecture, SHA-256 {sha256[:12]}"
 
 
@@ -198,4 +199,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (MissingInput, OSError) as error:
+        sys.exit(str(error))

@@ -1,5 +1,6 @@
 """Labelled pictures: the three test sets of the paper, the toy world's, and a folder of your own."""
 
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from impart_utils.sources.features import content_hash
 from impart_utils.toy_world import scenes
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm")
+TOY = ("toy10", "toy100", "toy101")
 TITLES = {"toy10": "Toy-10", "toy100": "Toy-100", "toy101": "Toy-101",
           "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "caltech101": "Caltech101"}
 # test pictures and classes that the paper's code scores (torchvision's sets, Caltech101 without background)
@@ -123,7 +125,7 @@ def load_dataset(name, config):
     ValueError : unknown name, or a folder that doesn't hold what its name says.
     """
     kind, _, place = name.partition(":")
-    if kind in ("toy10", "toy100", "toy101") and not place:
+    if kind in TOY and not place:
         dataset = _toy(kind, config)
     elif kind in ("cifar10", "cifar100"):
         dataset = _cifar(kind, Path(place) if place else config.data_dir / "downloads")
@@ -285,4 +287,7 @@ def unpack(archive, folder):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (MissingInput, ValueError, OSError) as error:
+        sys.exit(str(error))

@@ -124,6 +124,8 @@ def _encode_shard(encode, items, path, key, batch_size, bar):
             try:
                 opened.append(item() if callable(item) else item)
                 names.append(str(name))
+            except (PermissionError, MemoryError, TimeoutError):
+                raise  # not the file's fault: it isn't to be remembered as broken
             except Exception as error:  # whatever a broken file makes its reader raise: keep it as the reason
                 skipped[str(name)] = f"{type(error).__name__}: {error}"
         if opened:

@@ -179,7 +179,7 @@ def _check_text(config):
 
 
 def short_name(dataset):
-    """What results call a data set: its kind ("cifar10:PATH": "cifar10"), of a folder or pack the name too."""
+    """What results call a data set: "cifar10:PATH" is "cifar10", a folder or pack keeps its name."""
     kind, _, place = dataset.partition(":")
     return f"{kind}:{Path(place).name}" if kind in ("folder", "pack") else kind
 

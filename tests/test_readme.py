@@ -15,10 +15,10 @@ README = (ROOT / "README.md").read_text()
 def test_the_first_example_prints_what_it_shows():
     block = re.search(r"```python\n(.*?)```", README, re.S).group(1)
     shown = [line[2:] for line in block.splitlines() if line.startswith("# ")]
-    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT,
-                          timeout=300)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split("\r")[-1].strip() for line in done.stdout.splitlines()]  # a bar clears its line
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    # as bytes: text mode would turn the carriage returns, with which a bar clears its line, into new lines
+    lines = [line.split("\r")[-1].strip() for line in done.stdout.decode().split("\n")]
     assert [line for line in lines if line] == shown
 
 

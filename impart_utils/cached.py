@@ -5,7 +5,7 @@ Whichever notebook runs first does the work and the others find it, so each runs
 
 import json
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ class TestSet:
     n_available: int
     notes: list = field(default_factory=list)
 
-    @property
+    @cached_property
     def key(self):
         return features.content_hash(self.image_features, self.class_features, self.labels, self.ids)
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from impart_utils.config import CHECKPOINTS, PRECISIONS
 from impart_utils.sources import checkpoints
 from impart_utils.sources.features import file_hash
 
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 BATCH = 32  # pictures at a time: the fastest on CPU (8 to 32 fit its cache); a GPU takes what it is given
 
 
@@ -138,7 +138,7 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
         raise ValueError(f"Unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = str(name_or_path)
-    if checkpoint is None and name.endswith((".pt", ".pth", ".bin", ".safetensors")):
+    if checkpoint is None and name.endswith(CHECKPOINTS):
         name, checkpoint = "ViT-B/32", name
     path = checkpoints.find_checkpoint(name, checkpoint)
     sha256, state_dict = file_hash(path), checkpoints.read_state_dict(path)

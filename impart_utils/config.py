@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SCALES = ("unit", "raw", "mixed")  # see reference.scaled
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 CHECKPOINTS = (".pt", ".pth", ".bin", ".safetensors")  # how a file of weights ends
 
@@ -198,8 +199,8 @@ def _check(config):
     if config.top_k > config.references:
         raise ValueError(f"Expected top_k <= references, got top_k={config.top_k} with "
                          f"{config.references} references. Lower top_k or raise references.")
-    if config.scale not in ("unit", "raw", "mixed"):
-        raise ValueError(f"Unknown scale {config.scale!r}. Known: unit, raw, mixed.")
+    if config.scale not in SCALES:
+        raise ValueError(f"Unknown scale {config.scale!r}. Known: {', '.join(SCALES)}.")
     for name in ("image_weight", "text_weight"):
         value = getattr(config, name)
         if not isinstance(value, (int, float)) or not math.isfinite(value):

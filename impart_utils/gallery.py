@@ -1,7 +1,7 @@
 """The film gallery as features: each film's frames, sampled and encoded once and kept per film."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from impart_utils.cached import clip
@@ -37,7 +37,7 @@ class Gallery:
     broken: dict
     weights: str
 
-    @property
+    @cached_property
     def key(self):
         return features.content_hash(self.name, self.ids, self.descriptions, *self.frame_features)
 
@@ -59,11 +59,11 @@ def film_gallery(config):
     encoded, broken = {}, {}
     for film in features.progress_bar(films, description="encoding films"):
         try:
-            encoded[film["id"]] = timestamps, frames, partial = _encoded_film(config, film["path"])
+            encoded[film["id"]] = _encoded_film(config, film["path"])
         except ValueError as error:  # not a film, no picture, …: the message names the file
             broken[film["id"]] = str(error)
             continue
-        if partial:
+        if partial := encoded[film["id"]][2]:
             broken[film["id"]] = partial
     films = [film for film in films if film["id"] in encoded]
     if not films:

@@ -3,17 +3,16 @@
 import json
 import sys
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from impart_utils.config import ROOT, MissingInput
+from impart_utils.config import ROOT, SCALES, MissingInput
 from impart_utils.retrieval import Retriever
 from impart_utils.sources.features import Pack, content_hash, load_pack, save_pack
 from impart_utils.vanilla import augment_fused
 from impart_utils.zeroshot import unit
-
-SCALES = ("unit", "raw", "mixed")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class ReferenceSet:
     def __len__(self):
         return len(self.image_features)
 
-    @property
+    @cached_property
     def key(self):
         """Content hash of features, captions and ids: names the set in every result."""
         return content_hash(self.image_features, self.text_features, self.captions, self.ids)

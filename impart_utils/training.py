@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from impart_utils.ram import RAM
+from impart_utils.sources.features import atomic_path, progress_bar
 
 # branch main of the paper's code; torch's Adam with its defaults, no schedule, no clipping
 PAPER_CODE = {"epochs": 8, "batch_size": 100, "learning_rate": 1e-3, "temperature": 1.0}
@@ -93,7 +94,7 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
     order = torch.Generator().manual_seed(seed)
     history = []
     ram.train()
-    for epoch in _epochs(epochs, progress):
+    for epoch in progress_bar(range(1, epochs + 1), description="training RAM (epochs)", progress=progress):
         shuffled = torch.randperm(n, generator=order).to(device)
         for rows in shuffled.split(batch_size):  # the last may be smaller
             augmented = ram(v[rows], R_img[neighbors[rows]], R_txt[neighbors[rows]])  # (b, d)
@@ -118,13 +119,6 @@ def _checked(neighbor_indices, n, m):
         raise ValueError(f"Expected neighbor_indices from 0 to {m - 1}, got {neighbors.min()} to "
                          f"{neighbors.max()}.")
     return neighbors
-
-
-def _epochs(epochs, progress):
-    from impart_utils.sources.features import progress_bar
-
-    numbers = range(1, epochs + 1)
-    return progress_bar(numbers, description="training RAM (epochs)") if progress else numbers
 
 
 def apply_ram(ram, image_features, reference_image_features, reference_text_features, neighbor_indices, *,
@@ -155,8 +149,6 @@ def apply_ram(ram, image_features, reference_image_features, reference_text_feat
 def save_ram(path, ram, options, history=()):
     """Write RAM's weights (safetensors); `new_ram`'s options and the history stand in the header."""
     from safetensors.torch import save_file
-
-    from impart_utils.sources.features import atomic_path
 
     header = {"dim": json.dumps(ram.dim), "options": json.dumps(options),
               "history": json.dumps(list(history))}

@@ -5,7 +5,6 @@ import hashlib
 import os
 import random
 import re
-import sys
 import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +14,7 @@ import requests
 import urllib3
 
 from impart_utils.config import MissingInput
+from impart_utils.sources.features import progress_bar
 
 USER_AGENT = "impart-kit/0.1 (reproduction kit for research; honours Retry-After)"
 ATTEMPTS = 4          # per address, where another one may help
@@ -112,13 +112,6 @@ def fetch_file(url, path, *, sha256=None, md5=None, timeout=30.0, progress=True)
     return path
 
 
-def _bar(progress, **options):
-    """A bar on standard output that is gone in the end, so that an executed notebook keeps no trace."""
-    from tqdm import tqdm
-
-    return tqdm(file=sys.stdout, leave=False, mininterval=1.0, disable=not progress, **options)
-
-
 def _size(path):
     return path.stat().st_size if path.exists() else 0
 
@@ -157,7 +150,8 @@ def _fetch_rest(session, url, path, part, timeout, progress):
 def _append(answer, path, part, start, total, progress):
     is_page = answer.headers.get("Content-Type", "").startswith("text/html")
     with (open(part, "ab" if start else "wb") as file,
-          _bar(progress, total=total, initial=start, desc=path.name, unit="B", unit_scale=True) as bar):
+          progress_bar(description=path.name, total=total, progress=progress, initial=start, unit="B",
+                       unit_scale=True) as bar):
         for block in _blocks(answer):
             is_page |= not start and block.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
             if is_page and path.suffix not in (".html", ".htm"):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +60,15 @@ def file_hash(path):
     return digest.hexdigest()
 
 
-def progress_bar(iterable=None, *, description, total=None):
-    """A tqdm bar that leaves no trace in an executed notebook: standard output, removed at the end."""
-    import sys
+def progress_bar(iterable=None, *, description, total=None, progress=True, **options):
+    """A tqdm bar that leaves no trace in an executed notebook: standard output, removed at the end.
 
+    `progress=False` shows none; `options` are tqdm's own, such as `unit`.
+    """
     from tqdm import tqdm
 
-    return tqdm(iterable, desc=description, total=total, file=sys.stdout, leave=False, mininterval=1.0)
+    return tqdm(iterable, desc=description, total=total, file=sys.stdout, leave=False, mininterval=1.0,
+                disable=not progress, **options)
 
 
 def encode_to_cache(encode, items, path, *, key, batch_size=64):

@@ -10,8 +10,8 @@ from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from impart_utils.sources.download import USER_AGENT, _bar, _size
-from impart_utils.sources.features import atomic_path
+from impart_utils.sources.download import USER_AGENT, _size
+from impart_utils.sources.features import atomic_path, progress_bar
 from impart_utils.sources.picture_client import FIELDS, _Client, _try_row
 
 LOG = "manifest.jsonl"
@@ -58,7 +58,7 @@ def download_pictures(rows, folder, *, wanted=None, threads=32, per_host=2.0, ti
         print(f"About {max(minutes, 0):.0f} minutes if all are on one host ({per_host:g} requests/s). Stop "
               "at any time: the next call goes on.")
     with (_log_writer(folder) as write, ThreadPoolExecutor(threads) as pool,
-          _bar(progress, total=wanted or len(rows), desc="pictures", unit="") as bar):
+          progress_bar(description="pictures", total=wanted or len(rows), progress=progress, unit="") as bar):
         try:
             tally = _fetch_in_order(rows, known, client, folder, pool, write, bar, wanted, threads)
         finally:

@@ -83,7 +83,7 @@ class Config:
 
     @property
     def cache_dir(self):
-        return output_root() / "data" / "cache"
+        return Path(os.environ.get("IMPART_CACHE") or output_root() / "data" / "cache")
 
     @property
     def results_dir(self):

@@ -20,6 +20,7 @@ from impart_utils.run_record import peak_memory, save_record, start_record
 NOTEBOOKS = config.ROOT / "notebooks"
 COMMANDS = """./run_all.sh test runs the tests: what follows goes to pytest, for example -m "not slow".
 ./run_all.sh lab opens JupyterLab in notebooks/: what follows goes to JupyterLab.
+./run_all.sh handout makes copies of the notebooks without solutions, and with open ones (--help says more).
 Without bash, once the kit is installed: python -m impart_utils.run, with the same arguments."""
 
 
@@ -36,8 +37,13 @@ def main(arguments=None):
             return hand_over("pytest", *rest)
         if command == "lab":
             return hand_over("jupyterlab", f"--notebook-dir={NOTEBOOKS}", *rest)
+        if command == "handout":
+            from impart_utils.handout import main as make_handout
+
+            return make_handout(rest)
         if not command.startswith("-"):
-            raise Stop(f"Unknown command {command!r}. Known: test, lab, or none to run the notebooks.")
+            raise Stop(f"Unknown command {command!r}. Known: test, lab, handout, or none to run the "
+                       "notebooks.")
         return run_notebooks(parse([command, *rest]))
     except Stop as message:
         print(message, file=sys.stderr)
@@ -55,7 +61,7 @@ def main(arguments=None):
 def parse(arguments):
     """The options of a run as an argparse namespace: profile, only, settings, book."""
     parser = argparse.ArgumentParser(
-        prog="./run_all.sh", usage="./run_all.sh [test | lab] [options]", description=__doc__,
+        prog="./run_all.sh", usage="./run_all.sh [test | lab | handout] [options]", description=__doc__,
         epilog=COMMANDS, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo",
                         help="demo (default): the toy world, no network; paper: the paper's data and sizes")

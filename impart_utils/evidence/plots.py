@@ -69,7 +69,7 @@ def accuracy_bars(table, paper=None, *, toy, ax=None):
                 ax.plot([x - width / 2, x + width / 2], [value, value], "k--", linewidth=1.6, zorder=5)
                 printed += 1
     counts = table.groupby("dataset", sort=False)["n"].first()
-    ax.set_xticks(range(len(sets)), [f"{_title(name)}\nn = {int(counts[name])}" for name in sets])
+    ax.set_xticks(range(len(sets)), [f"{dataset_title(name)}\nn = {int(counts[name])}" for name in sets])
     _percent(ax, "Zero-shot accuracy", toy)
     handles = [Patch(color=METHOD_COLORS[name], label=name) for name in methods]
     handles += _whisker_handles(ax, table, ["dataset", "method"])
@@ -99,7 +99,7 @@ def normalization_bars(table, *, toy):
                 rows = part[(part["dataset"] == dataset) & (part["variant"] == variant)]
                 if len(rows):
                     _bar(ax, group + 0.28 * (place - 1), 0.26, rows, color, hatch)
-        ax.set_xticks(range(len(sets)), [_title(name) for name in sets])
+        ax.set_xticks(range(len(sets)), [dataset_title(name) for name in sets])
         _percent(ax, f"RAM on {scale} vectors", toy)
     panels[0, -1].label_outer()
     shown = [Patch(facecolor=color, edgecolor="white", hatch=hatch, label=label)
@@ -339,7 +339,8 @@ def _pooling(name):
     return POOLING_COLORS.get(name, "#999999")
 
 
-def _title(dataset):
+def dataset_title(dataset):
+    """A data set's name for titles; of a pack it says so."""
     name = TITLES.get(base_dataset(dataset), base_dataset(dataset))
     return f"{name} (pack)" if dataset.startswith("pack:") else name
 

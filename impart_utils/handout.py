@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import os
 from pathlib import Path
 
 from impart_utils.config import ROOT
@@ -71,27 +70,19 @@ def _tags(cell):
     return list(cell.metadata.get("tags", []))
 
 
-def run_copies(folder, output, *, book):
-    """Run every notebook of `folder` in the demo profile; results and book go to `output`, caches are shared."""
-    from impart_utils import run
-    from impart_utils.config import load_config
-
-    os.environ["IMPART_CACHE"] = str(load_config("demo").cache_dir)  # before the next line moves it
-    os.environ["IMPART_OUTPUT"] = str(output)
-    run.set_environment()
-    return run.run_notebooks(run.parse(["--profile=demo", *([] if book else ["--no-book"])]), folder)
-
-
 def main(arguments=None):
-    """Make copies of the notebooks for students, without solutions, and for instructors, with open ones."""
-    parser = argparse.ArgumentParser(prog="./run_all.sh handout", description=main.__doc__)
+    """Make copies of the notebooks for students, without solutions, and for instructors, with open ones.
+
+    Returns
+    -------
+    folders : dict, kind -> Path of the copies;  run : bool, whether to run them
+    """
+    parser = argparse.ArgumentParser(prog="./run_all.sh handout", description=main.__doc__.splitlines()[0])
     parser.add_argument("--out", default="handout", help="folder for student/ and solutions/")
     parser.add_argument("--run", action="store_true", help="run both in the demo profile, and build the "
                         "book of solutions")
     given = parser.parse_args(arguments)
-    out = Path(given.out).expanduser().resolve()
-    for kind, folder in make(out).items():
+    folders = make(Path(given.out).expanduser().resolve())
+    for kind, folder in folders.items():
         print(f"{kind}: {folder}", flush=True)
-        if given.run:
-            run_copies(folder, out / f"{kind}-run", book=kind == "solutions")
-    return 0
+    return folders, given.run

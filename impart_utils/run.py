@@ -38,9 +38,7 @@ def main(arguments=None):
         if command == "lab":
             return hand_over("jupyterlab", f"--notebook-dir={NOTEBOOKS}", *rest)
         if command == "handout":
-            from impart_utils.handout import main as make_handout
-
-            return make_handout(rest)
+            return hand_out(rest)
         if not command.startswith("-"):
             raise Stop(f"Unknown command {command!r}. Known: test, lab, handout, or none to run the "
                        "notebooks.")
@@ -101,6 +99,23 @@ def hand_over(module, *arguments):
     require(module)
     os.chdir(config.ROOT)
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+def hand_out(arguments):
+    """Make the copies for a class and, where asked to, run them."""
+    from impart_utils import handout
+
+    folders, run_them = handout.main(arguments)
+    for kind, folder in folders.items() if run_them else ():
+        run_copies(folder, folder.parent / f"{kind}-run", book=kind == "solutions")
+    return 0
+
+
+def run_copies(folder, output, *, book):
+    """Run the notebooks of `folder` in the demo profile; results go to `output`, the cache is shared."""
+    os.environ["IMPART_CACHE"] = str(config.load_config("demo").cache_dir)  # before the next line moves it
+    os.environ["IMPART_OUTPUT"] = str(output)
+    return run_notebooks(parse(["--profile=demo", *([] if book else ["--no-book"])]), folder)
 
 
 def run_notebooks(options, notebooks=NOTEBOOKS):

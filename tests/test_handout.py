@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from impart_utils import handout
+from impart_utils import handout, run
 from impart_utils.config import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -68,7 +68,9 @@ def test_both_copies_run(tmp_path, monkeypatch):
     for path in paths:
         (source / path.name).write_bytes(path.read_bytes())
     for kind, folder in handout.make(tmp_path / "out", source).items():
-        assert handout.run_copies(folder, tmp_path / kind, book=False) == 0
+        run.set_environment()
+        assert run.run_copies(folder, tmp_path / kind, book=False) == 0
         executed = nbformat.read(tmp_path / kind / "executed" / "demo" / paths[0].name, 4)
-        said = "".join(output.get("text", "") for cell in executed.cells for output in cell.get("outputs", []))
+        said = "".join(output.get("text", "") for cell in executed.cells
+                       for output in cell.get("outputs", []))
         assert "not attempted" in said and ("correct" in said.lower()) == (kind == "solutions"), said

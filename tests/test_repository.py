@@ -107,7 +107,8 @@ CORE = {"vanilla", "ram", "zeroshot", "video", "config"}  # import nothing of th
 SOURCES = {name for name in MODULES if name.startswith("sources.")}
 TOY_WORLD = {name for name in MODULES if name.startswith("toy_world.")}
 EVIDENCE = {name for name in MODULES if name.startswith("evidence.")}
-FIGURES = {"evidence.plots", "evidence.picture_plots", "evidence.figures"}  # matplotlib: notebooks only
+FIGURES = {"evidence.plots", "evidence.picture_plots", "evidence.figures", "evidence.ram_plots",
+           "evidence.retrieval_plots"}  # matplotlib: notebooks only
 NEVER_IMPORTED = {"run", "evidence.checks"} | FIGURES
 ALLOWED = {
     **dict.fromkeys(CORE, set()),
@@ -122,6 +123,10 @@ ALLOWED = {
     "toy_world.train_clip": {"config", "sources.features", "clip_model"} | TOY_WORLD,
     "evidence.figures": {"sources.features"},
     "evidence.picture_plots": {"evidence.figures"},
+    "evidence.ram_plots": {"evidence.figures", "evidence.plots"},
+    "evidence.retrieval_plots": {"evidence.figures", "evidence.plots"},
+    "evidence.exercises": SOURCES,
+    "evidence.checks": {"evidence.exercises"},
     "evidence.plots": {"evidence.figures", "evidence.picture_plots", "evidence.claims"} | SOURCES,
 }
 ANYTHING = set(MODULES) - NEVER_IMPORTED  # for the rest: evidence, cached, gallery, run and what run uses

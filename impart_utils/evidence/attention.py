@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from impart_utils.training import apply_ram
 from impart_utils.zeroshot import unit
 
 
@@ -63,6 +62,8 @@ def counterfactuals(ram, image_features, reference_image_features, reference_tex
         swapped", the share of queries whose predicted class changes
     """
     import pandas as pd
+
+    from impart_utils.training import apply_ram
 
     k, m = neighbor_indices.shape[1], len(reference_image_features)
     if k < 2 or m <= k:

@@ -14,7 +14,7 @@ CONTROL_COLOR, RIVAL_COLOR = METHOD_COLORS["random neighbors"], "#222222"
 KIND_COLORS = {"method": METHOD_COLORS["RA-CLIP Vanilla"], "rival": RIVAL_COLOR, "control": CONTROL_COLOR}
 
 
-def against_clip(table, *, margin=None, toy):
+def against_clip(table, *, margin=None, lowest=-12.0, toy):
     """Each method's difference to CLIP on the same pictures, a panel per data set.
 
     Parameters
@@ -22,6 +22,7 @@ def against_clip(table, *, margin=None, toy):
     table : DataFrame with dataset, method, kind ("method", "rival" or "control"), n, b (only CLIP right),
         c (only the method right)
     margin : float, optional: points that count as equal, as a band
+    lowest : float, points; what lies below is named at the left edge instead of drawn to scale
 
     Returns
     -------
@@ -36,8 +37,12 @@ def against_clip(table, *, margin=None, toy):
         for row in table[table["dataset"] == dataset].itertuples():
             points = 100 * (row.c - row.b) / row.n
             half = 196 * np.sqrt(max(row.b + row.c - (row.c - row.b) ** 2 / row.n, 0)) / row.n
-            ax.errorbar(points, methods.index(row.method), xerr=half, fmt="o", markersize=5, capsize=2,
-                        color=KIND_COLORS[row.kind])
+            place, color = methods.index(row.method), KIND_COLORS[row.kind]
+            if points < lowest:
+                ax.plot(lowest, place, "<", color=color)
+                ax.text(lowest + 0.5, place, f"{points:.0f}", va="center", fontsize=SMALL, color=color)
+            else:
+                ax.errorbar(points, place, xerr=half, fmt="o", markersize=5, capsize=2, color=color)
         ax.set(title=dataset_title(dataset), xlabel="points against CLIP")
         ax.grid(axis="y", color="0.92")
         ax.spines[["top", "right"]].set_visible(False)
@@ -67,7 +72,7 @@ def surface_maps(table, clip, *, marks=None, top_ks=(1, 8, 32), title="", toy):
     fig : Figure; one color scale for all panels, white where Eq. 1 equals CLIP
     """
     fig, panels = panel_grid(1, len(top_ks), (1.6 + 3.5 * len(top_ks), 4.3), sharey=True)
-    most = max(100 * (table["accuracy"] - clip).abs().max(), 0.1)
+    most = min(max(100 * (table["accuracy"] - clip).abs().max(), 0.1), 6)  # so that small gains show
     for ax, k in zip(panels[0], top_ks, strict=True):
         grid = 100 * (table[table["k"] == k].pivot(index="image_weight", columns="text_weight",
                                                    values="accuracy") - clip)
@@ -85,7 +90,7 @@ def surface_maps(table, clip, *, marks=None, top_ks=(1, 8, 32), title="", toy):
                             bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})
         ax.set(title=f"k = {k}", xlabel="text weight w_txt")
     panels[0, 0].set_ylabel("image weight w_img")
-    fig.colorbar(image, ax=panels[0].tolist(), label="points against CLIP (line: equal)")
+    fig.colorbar(image, ax=panels[0].tolist(), label="points against CLIP (line: equal)", extend="both")
     fig.suptitle(f"{title}{toy_note(toy)}")
     return fig
 
@@ -149,7 +154,8 @@ def origin_bars(summary, clip, *, toy):
             rows = part[part["method"] == method].set_index("x").loc[names]
             mean, low, high = (100 * (rows[name].to_numpy() - clip[dataset]) for name in
                                ("mean", "low", "high"))
-            ax.errorbar(mean, np.arange(len(names)) + shift, xerr=[mean - low, high - mean], fmt="o",
+            ax.errorbar(mean, np.arange(len(names)) + shift, fmt="o",
+                        xerr=np.maximum([mean - low, high - mean], 0),  # rounding may leave a negative
                         capsize=3, color=METHOD_COLORS[method], label=method)
         ax.axvline(0, color=METHOD_COLORS["CLIP"], linestyle="-.", label="CLIP")
         ax.set(title=dataset_title(dataset), xlabel="points against CLIP")
@@ -225,13 +231,13 @@ def reliability(tables, *, title="", toy):
     -------
     fig : Figure
     """
-    fig, panels = panel_grid(1, 1, (5.6, 4.4))
+    fig, panels = panel_grid(1, 1, (8.6, 4.4))
     ax = panels[0, 0]
     ax.plot([0, 100], [0, 100], color="0.6", linestyle="--", label="as often right as it says")
     for method, table in tables.items():
         name = method.split(",")[0]
         ax.plot(100 * table["confidence"], 100 * table["accuracy"], marker="o", markersize=4, label=method,
-                color=METHOD_COLORS.get(name, RIVAL_COLOR), linestyle=":" if "," in method else "-")
+                color=METHOD_COLORS.get(name, RIVAL_COLOR), linestyle=":" if "fitted" in method else "-")
     ax.set(xlabel="confidence (%)", ylabel="right (%)", title=f"{title}{toy_note(toy)}", xlim=(0, 100),
            ylim=(0, 100))
     ax.spines[["top", "right"]].set_visible(False)
@@ -250,18 +256,23 @@ def cost_and_accuracy(table, *, title="", toy):
     -------
     fig : Figure
     """
-    fig, panels = panel_grid(1, 1, (7.8, 4.4))
-    ax = panels[0, 0]
-    for place, (name, row) in enumerate(table.sort_values("accuracy").iterrows()):
-        color = METHOD_COLORS.get(name, RIVAL_COLOR)
-        x, y = 1000 * row["ms_per_query"], 100 * row["accuracy"]
-        ax.plot(x, y, "o", color=color, markersize=7)
-        ax.annotate(wrapped(name, 30, 1), (x, y), xytext=(7, -4 if place % 2 else 4), fontsize=SMALL,
-                    textcoords="offset points", color=color)
-    ax.set(xscale="log", xlabel="microseconds per query on this machine (features given)",
-           ylabel="accuracy (%)", title=f"{title}{toy_note(toy)}")
-    ax.margins(x=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
+    ordered = table.sort_values("accuracy", ascending=False)
+    fig, panels = panel_grid(1, 2, (9.5, 1.4 + 0.33 * len(table)), sharey=True)
+    for ax, name, factor, label in zip(panels[0], ("accuracy", "ms_per_query"), (100, 1000), (
+            "accuracy (%)", "microseconds per query on this machine,\nfeatures given, search included"),
+            strict=True):
+        for place, (method, row) in enumerate(ordered.iterrows()):
+            color = METHOD_COLORS.get(method, RIVAL_COLOR)
+            ax.plot(factor * row[name], place, "o", color=color, markersize=7)
+            if name == "ms_per_query":
+                ax.hlines(place, factor * row["ms_low"], factor * row["ms_high"], color=color)
+        ax.set_xlabel(label)
+        ax.grid(axis="y", color="0.92")
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0, 1].set_xscale("log")
+    panels[0, 0].set_yticks(range(len(table)), list(ordered.index))
+    panels[0, 0].invert_yaxis()
+    fig.suptitle(f"{title}{toy_note(toy)}")
     return fig
 
 

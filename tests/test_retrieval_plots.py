@@ -111,5 +111,6 @@ def test_gap_planes_draw_both_modalities():
 def test_the_papers_marks_fit_the_surface():
     table = pd.DataFrame([{"k": 8, "image_weight": w, "text_weight": t, "accuracy": 0.5}
                           for w in (0.0, 1.0) for t in (0.0, 1.0)])
-    fig = rp.surface_maps(table, 0.5, marks=surface.paper_marks().rename(columns={"commit": "name"}), top_ks=(8,), toy=False)
+    marks = surface.paper_marks().rename(columns={"commit": "name"})
+    fig = rp.surface_maps(table, 0.5, marks=marks, top_ks=(8,), toy=False)
     assert {"main", "jalend", "dcf3e1e"} == {text.get_text() for text in fig.axes[0].texts}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from impart_utils.clip_model import load_clip
-from impart_utils.evidence.rivals import random_neighbors
+from impart_utils.evidence.controls import random_neighbors
 from impart_utils.retrieval import Retriever
 from impart_utils.sources.features import atomic_path, file_hash
 from impart_utils.toy_world import scenes, train_clip

@@ -1,14 +1,25 @@
-"""Ranks, recall and precision; intervals and tests that say how sure a number is.
+"""Ranks, recall and precision.
 
-Accuracies and intervals are fractions from 0 to 1. Which method goes where is fixed in DESIGN.md §6.
+What says how sure a number is lies in intervals.py and significance.py, and can be had from here too.
 """
-
-from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-# ---- Ranking -----------------------------------------------------------------------------------
+from impart_utils.evidence.intervals import (  # noqa: F401  called as metrics.NAME too
+    bootstrap_interval,
+    mean_per_class_interval,
+    wilson,
+)
+from impart_utils.evidence.significance import (  # noqa: F401
+    Equivalence,
+    McNemar,
+    equivalence,
+    equivalence_of_counts,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    sign_flip,
+)
 
 
 def ranks(similarities, truth):
@@ -102,274 +113,8 @@ def temporal_iou(a, b):
     return overlap / (a[..., 1] - a[..., 0] + b[..., 1] - b[..., 0] - overlap)
 
 
-# ---- One accuracy: how sure is it? -------------------------------------------------------------
-
-
-def wilson(correct, n, confidence=0.95):
-    r"""Wilson's score interval of an accuracy (each item right or wrong, each counted once).
-
-    .. math:: \frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4n^2}}{1 + z^2 / n}, \quad p = correct / n
-
-    Parameters
-    ----------
-    correct, n : int, 0 <= correct <= n and n >= 1
-    confidence : float, 0.95 gives z = 1.96
-
-    Returns
-    -------
-    low, high : float, fractions. Equals SciPy's ``binomtest(correct, n).proportion_ci(method="wilson")``.
-        Not for a mean over classes: see `mean_per_class_interval`.
-    """
-    if n != int(n) or correct != int(correct) or not 0 <= correct <= n or n < 1:
-        raise ValueError(f"Expected whole numbers with 0 <= correct <= n and n >= 1, got correct={correct}, "
-                         f"n={n}. An accuracy needs at least one item.")
-    z, p = _z(confidence), correct / n
-    center = p + z**2 / (2 * n)
-    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    low, high = (center - half) / (1 + z**2 / n), (center + half) / (1 + z**2 / n)
-    return (0.0 if correct == 0 else float(low)), (1.0 if correct == n else float(high))  # exact at the ends
-
-
-def bootstrap_interval(values, statistic=np.mean, *, clusters=None, resamples=2000, seed=0, confidence=0.95):
-    """Percentile bootstrap interval of a statistic of items, or of clusters of items that belong together.
-
-    Clips of one movie are no independent witnesses: with `clusters` whole movies are drawn, with all
-    their clips. Percentiles rather than BCa, which breaks down for medians and for equal values.
-
-    Parameters
-    ----------
-    values : array (n, …), one row per item
-    statistic : callable, array (n', …) -> float
-    clusters : sequence of n labels, optional
-    resamples, seed : int;  confidence : float
-
-    Returns
-    -------
-    low, high : float; both equal the value where all items are equal
-
-    Raises
-    ------
-    ValueError : fewer than two items or clusters, or values that aren't finite.
-    """
-    values = np.asarray(values)
-    if not np.isfinite(values).all():
-        raise ValueError("Expected finite values to resample, got NaN or infinity.")
-    groups = _groups(clusters, len(values))
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(resamples):
-        drawn = rng.integers(0, len(groups), size=len(groups))
-        rows = drawn if clusters is None else np.concatenate([groups[g] for g in drawn])
-        found.append(statistic(values[rows]))
-    return _percentiles(found, confidence)
-
-
-def mean_per_class_interval(correct, labels, *, resamples=2000, seed=0, confidence=0.95):
-    """Bootstrap interval of the mean-per-class accuracy, resampled within each class.
-
-    Drawing n_c items with replacement from a class with share p_c of right ones gives a binomial
-    count; so the resamples are drawn as such, exactly and without a loop.
-
-    Parameters
-    ----------
-    correct : bool array (n,);  labels : int array (n,)
-
-    Returns
-    -------
-    low, high : float, fractions
-    """
-    correct, labels = _correct(correct), np.asarray(labels)
-    if labels.shape != correct.shape:
-        raise ValueError(f"Expected one label for each of {len(correct)} items, got shape {labels.shape}.")
-    _, which = np.unique(labels, return_inverse=True)
-    sizes = np.bincount(which)                            # (c,)
-    shares = np.bincount(which, weights=correct) / sizes  # (c,)
-    draws = np.random.default_rng(seed).binomial(sizes, shares, size=(resamples, len(sizes)))
-    return _percentiles((draws / sizes).mean(axis=1), confidence)  # (resamples, c) -> (resamples,)
-
-
-# ---- Two methods on the same items -------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Two methods on the same n pictures; made by `mcnemar`.
-
-    Attributes
-    ----------
-    b, c : int, pictures that only the first, and only the second method has right
-    difference : int, b - c, in pictures;  n : int
-    p : float, exact two-sided p that b and c differ by chance alone
-    """
-
-    b: int
-    c: int
-    n: int
-    p: float
-
-    @property
-    def difference(self):
-        return self.b - self.c
-
-
-def mcnemar(correct_a, correct_b):
-    """McNemar's exact test: of the pictures on which two methods disagree, how many does each win?
-
-    Pictures that both have right, or both wrong, say nothing. If the methods were equally good, b would
-    be binomial with b + c throws of a fair coin. With no disagreement p = 1.
-
-    Parameters
-    ----------
-    correct_a, correct_b : bool arrays (n,), picture by picture in the same order
-    """
-    from scipy.stats import binomtest
-
-    a, b = _pair(correct_a, correct_b)
-    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    p = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, len(a), float(p))
-
-
-def paired_bootstrap(values_a, values_b, *, clusters=None, resamples=2000, seed=0, confidence=0.95):
-    """Percentile bootstrap interval of mean(a) - mean(b), items (or clusters) kept paired.
-
-    Parameters
-    ----------
-    values_a, values_b : arrays (n,), of the same items in the same order; bool counts as 0 and 1
-    clusters : as for `bootstrap_interval`
-
-    Returns
-    -------
-    low, high : float, in the unit of the values
-    """
-    a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
-    if a.ndim != 1 or a.shape != b.shape:
-        raise ValueError(f"Expected two arrays of one shape (n,), item by item, got {a.shape} and {b.shape}.")
-    return bootstrap_interval(a - b, clusters=clusters, resamples=resamples, seed=seed, confidence=confidence)
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """Are two methods equally good, up to a margin? Made by `equivalence`.
-
-    Attributes
-    ----------
-    verdict : "equivalent", "different" or "inconclusive"
-    difference : float, accuracy of the first minus that of the second
-    low, high : float, 90 % interval of the difference;  margin : float;  n : int
-    """
-
-    verdict: str
-    difference: float
-    low: float
-    high: float
-    margin: float
-    n: int
-
-
-def equivalence(correct_a, correct_b, margin=0.01):
-    """Equivalence of two methods on the same pictures, by `equivalence_of_counts`.
-
-    Parameters
-    ----------
-    correct_a, correct_b : bool arrays (n,);  margin : float, a fraction; 0.01 is one point
-    """
-    test = mcnemar(correct_a, correct_b)
-    return equivalence_of_counts(test.b, test.c, test.n, margin)
-
-
-def equivalence_of_counts(b, c, n, margin=0.01):
-    r"""Two one-sided tests (TOST) at 5 % each, read off the 90 % interval of the paired difference.
-
-    The interval is Wald's with half a picture added to each of the four cells (Agresti & Min 2005), so
-    that it keeps a width where the methods never disagree: with
-    :math:`b' = b + 1/2,\; c' = c + 1/2,\; n' = n + 2`,
-
-    .. math:: \frac{b' - c'}{n'} \pm 1.645 \, \frac{1}{n'} \sqrt{b' + c' - (b' - c')^2 / n'}
-
-    - "equivalent": the interval lies inside (-margin, margin);
-    - "different": it lies wholly outside;
-    - "inconclusive": it reaches across a margin. A difference without significance is not equivalence.
-
-    Parameters
-    ----------
-    b, c : int, pictures only the first, and only the second method has right
-    n : int, all pictures;  margin : float, a fraction
-    """
-    if not margin > 0:
-        raise ValueError(f"Expected margin > 0, got {margin!r}. 0.01 is one point of accuracy.")
-    if b < 0 or c < 0 or n < 1 or b + c > n:
-        raise ValueError(f"Expected b, c >= 0 and b + c <= n with n >= 1, got b={b}, c={c}, n={n}.")
-    b_, c_, n_ = b + 0.5, c + 0.5, n + 2
-    half = _z(0.90) * (b_ + c_ - (b_ - c_) ** 2 / n_) ** 0.5 / n_
-    low, high = (b_ - c_) / n_ - half, (b_ - c_) / n_ + half
-    if -margin < low and high < margin:
-        verdict = "equivalent"
-    else:
-        verdict = "different" if low > margin or high < -margin else "inconclusive"
-    return Equivalence(verdict, (b - c) / n, low, high, margin, int(n))
-
-
-def holm(p_values):
-    """p-values adjusted for testing several hypotheses at once (Holm 1979); same order as given.
-
-    The family (which tests count together) is to be fixed before they are run.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"Expected p-values (m,) from 0 to 1, got {p.tolist()}.")
-    order = np.argsort(p, kind="stable")
-    # the smallest times m, the next times m - 1, …, and never below the one before
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-def _z(confidence):
-    if not 0 < confidence < 1:
-        raise ValueError(f"Expected 0 < confidence < 1, got {confidence!r}.")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def _percentiles(found, confidence):
-    _z(confidence)  # its check
-    low, high = np.percentile(found, [50 * (1 - confidence), 50 * (1 + confidence)])
-    return float(low), float(high)
-
-
-def _groups(clusters, n):
-    if clusters is None:
-        groups = range(n)
-    else:
-        labels = np.asarray(clusters)
-        if labels.shape != (n,):
-            raise ValueError(f"Expected one cluster label for each of {n} items, got shape {labels.shape}.")
-        groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    if len(groups) < 2:
-        kind = "items" if clusters is None else "clusters"
-        raise ValueError(f"Expected at least two {kind} to resample, got {len(groups)}: one has no spread. "
-                         "Give more, or leave out `clusters` where they were given.")
-    return groups
-
-
 def _ranks(values):
     values = np.asarray(values)
     if values.ndim != 1 or not len(values) or not (values >= 1).all():
         raise ValueError(f"Expected ranks (q,) from 1, at least one; got {values.tolist()[:5]}.")
     return values
-
-
-def _correct(values):
-    values = np.asarray(values)
-    if values.ndim != 1 or not len(values) or values.dtype != bool:
-        raise ValueError(f"Expected a bool array (n,), one entry per item and at least one, got shape "
-                         f"{values.shape} of {values.dtype}.")
-    return values
-
-
-def _pair(correct_a, correct_b):
-    a, b = _correct(correct_a), _correct(correct_b)
-    if a.shape != b.shape:
-        raise ValueError(f"Expected both methods on the same items, got {len(a)} and {len(b)}.")
-    return a, b

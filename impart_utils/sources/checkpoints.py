@@ -1,39 +1,28 @@
-"""CLIP checkpoints: find, verify and read them; the weights' file decides everything that follows."""
+"""CLIP checkpoints: find, fetch and verify them; the weights' file decides everything that follows."""
 
 import sys
-import warnings
 from pathlib import Path
 
-from impart_utils.config import ROOT, MissingInput
+from impart_utils.config import CHECKPOINTS, ROOT, MissingInput
+from impart_utils.sources.checkpoint_formats import keep_copy, plain_gelu, read_copy, read_state_dict
+from impart_utils.sources.clip_architectures import ARCHITECTURES, TINY, check_architecture, import_clip
 from impart_utils.sources.features import file_hash
 
-TINY = "tiny"
 TINY_PATH = ROOT / "data" / "toy_clip.safetensors"
 
-# (picture tower's width, its blocks, patch size, features' dimension): what a name promises
-ARCHITECTURES = {
-    "ViT-B/32": (768, 12, 32, 512),
-    "ViT-B/16": (768, 12, 16, 512),
-    "ViT-L/14": (1024, 24, 14, 768),
-    TINY: (16, 4, None, 64),
-}
 
-
-def import_clip():
-    """The package `clip`, without the deprecation warning of its one use of pkg_resources."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import clip
-    return clip
-
-
-def find_checkpoint(name, checkpoint=None):
+def find_checkpoint(name, checkpoint=None, *, fetch=False):
     """The file with the weights of `name`: the given one, the tiny CLIP's, or the one in clip's own cache.
+
+    Parameters
+    ----------
+    name : str;  checkpoint : path, optional
+    fetch : bool, download OpenAI's file where it isn't there (354 MB for ViT-B/32)
 
     Raises
     ------
     FileNotFoundError : `checkpoint` was given and isn't there.
-    MissingInput : the named model isn't on this machine; the message says how to get it.
+    MissingInput : the named model isn't on this machine, or can't be fetched; the message says what to do.
     ValueError : an unknown name.
     """
     clip = import_clip()
@@ -51,12 +40,38 @@ def find_checkpoint(name, checkpoint=None):
         raise ValueError(f"Unknown CLIP {name!r}. Known: {TINY}, {', '.join(clip.available_models())}, or "
                          "give the path of a checkpoint.")
     path = clip_cache_path(name)
-    if not path.is_file():
-        raise MissingInput(
-            f"The weights of CLIP {name} are not on this machine ({path} is missing). Get them with\n"
-            f"  python -m impart_utils.sources.checkpoints \"{name}\"\n"
-            "(about 350 MB, resumable), or give a file you have with --set clip_checkpoint=PATH")
-    return path
+    if path.is_file():
+        return path
+    if fetch:
+        return fetch_checkpoint(name)
+    size = "about 350 MB, " if name == "ViT-B/32" else ""
+    raise MissingInput(
+        f"The weights of CLIP {name} are not on this machine ({path} is missing). Get them with\n"
+        f"  {_command(name)}\n"
+        f"({size}resumable), or give a file you have with --set clip_checkpoint=PATH")
+
+
+def fetch_checkpoint(name):
+    """OpenAI's file for `name` in clip's own cache, downloaded where it isn't there whole.
+
+    A download that broke off goes on where it was; the file is compared with OpenAI's SHA-256.
+
+    Raises
+    ------
+    MissingInput : it can't be had; the message names the address and the remedies.
+    """
+    from impart_utils.sources.download import fetch_file
+
+    url = import_clip().clip._MODELS[name]
+    try:
+        return fetch_file(url, clip_cache_path(name), sha256=official_hash(name))
+    except MissingInput as error:
+        raise MissingInput(f"{error}\nA file with these weights that you have will do as well: "
+                           "--set clip_checkpoint=PATH (in Python checkpoint=PATH).") from error
+
+
+def _command(name):
+    return f'python -m impart_utils.sources.checkpoints "{name}"'
 
 
 def clip_cache_path(name):
@@ -70,82 +85,24 @@ def official_hash(name):
     return models[name].split("/")[-2] if name in models else None
 
 
-def read_state_dict(path):
-    """The state dict in a file: safetensors, a plain `torch.save`, or OpenAI's TorchScript archive.
+def read_checkpoint(path, name):
+    """Weights and their SHA-256; OpenAI's own file is read once and then from its copy in safetensors.
 
     Returns
     -------
-    state_dict : dict, name -> tensor, on the CPU, in the file's own precision
-
-    Raises
-    ------
-    ValueError : an HTML page, a truncated file, a checkpoint wrapped in something else, or one that
-        isn't in OpenAI's layout. The message names the file and the remedy.
+    state_dict : dict, as `checkpoint_formats.read_state_dict`
+    sha256 : str, of the file at `path`, whichever of the two was read
     """
-    import torch
-
-    path = Path(path)
-    with open(path, "rb") as file:
-        head = file.read(512).lstrip()
-    if head[:1] == b"<":
-        raise ValueError(f"{path} is an HTML or XML page, not a checkpoint: the server answered with an "
-                         "error page. Download it again.")
+    official = official_hash(name)
+    if official and (state_dict := read_copy(path, official)) is not None:
+        return state_dict, official
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state_dict = load_file(path)
-        else:
-            state_dict = _read_torch(path, torch)
-    except Exception as error:  # zip, pickle and safetensors readers each raise their own kinds
-        raise ValueError(f"{path} can't be read as a checkpoint ({type(error).__name__}: "
-                         f"{str(error)[:200]}). The file may be cut short: compare its size with the "
-                         "source's and download it again.") from error
-    return _checked(state_dict, path)
-
-
-def _read_torch(path, torch):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit.load is deprecated, but OpenAI's file is TorchScript
-        try:
-            model = torch.jit.load(path, map_location="cpu")
-            return {name: value.detach() for name, value in model.state_dict().items()}
-        except RuntimeError as not_torchscript:
-            try:
-                # weights_only never runs code from the file
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:
-                raise error from not_torchscript
-
-
-def _checked(state_dict, path):
-    import torch
-
-    needed = ("visual.conv1.weight", "text_projection", "ln_final.weight")
-    if isinstance(state_dict, dict) and needed[0] in state_dict and not set(needed) <= set(state_dict):
-        missing = next(name for name in needed if name not in state_dict)
-        raise ValueError(f"{path} isn't a CLIP in OpenAI's layout: it has no {missing!r}.")
-    if not isinstance(state_dict, dict) or "visual.conv1.weight" not in state_dict:
-        keys = list(state_dict) if isinstance(state_dict, dict) else [type(state_dict).__name__]
-        inner = [key for key in keys if isinstance(state_dict, dict) and isinstance(state_dict[key], dict)]
-        if inner:
-            raise ValueError(f"{path} wraps the weights under {inner[0]!r}. Save the inner dict alone: "
-                             f"torch.save(checkpoint[{inner[0]!r}], …).")
-        raise ValueError(f"{path} isn't a CLIP in OpenAI's layout: it has no 'visual.conv1.weight'; its "
-                         f"first names are {keys[:3]}.")
-    return {name: value for name, value in state_dict.items() if torch.is_tensor(value)}
-
-
-def architecture(state_dict):
-    """(picture tower's width, blocks, patch size or None for a ResNet, features' dimension)."""
-    dim = state_dict["text_projection"].shape[1]
-    if "visual.proj" in state_dict:  # a vision transformer
-        blocks = len({name.split(".")[3] for name in state_dict
-                      if name.startswith("visual.transformer.resblocks.")})
-        patch = state_dict["visual.conv1.weight"].shape[-1]
-        return state_dict["visual.class_embedding"].shape[0], blocks, patch, dim
-    blocks = sum(name.startswith("visual.layer") and name.endswith(".conv3.weight") for name in state_dict)
-    return state_dict["visual.layer1.0.conv1.weight"].shape[0], blocks, None, dim
+        state_dict, sha256 = read_state_dict(path), file_hash(path)
+    except ValueError as error:
+        raise ValueError(f"{error} {_anew(path, name)}".strip()) from error
+    if sha256 == official:
+        keep_copy(state_dict, path, official)
+    return state_dict, sha256
 
 
 def verify(state_dict, path, name, *, sha256, allow_unverified=False):
@@ -158,48 +115,93 @@ def verify(state_dict, path, name, *, sha256, allow_unverified=False):
 
     Raises
     ------
-    ValueError : another architecture than the name asked for, or weights of unknown origin without
-        `allow_unverified`.
+    ValueError : another architecture than the name asked for; another file under OpenAI's name in clip's
+        own cache; weights that are said to need another activation function; or weights of unknown origin
+        without `allow_unverified`.
     """
-    found, expected = architecture(state_dict), ARCHITECTURES.get(name)
-    if expected and found != expected:
-        raise ValueError(
-            f"{path} isn't a {name}: (width, blocks, patch size, dimension) is {found}, expected {expected}. "
-            f"Known: {', '.join(f'{key} {value}' for key, value in ARCHITECTURES.items())}.")
+    check_architecture(state_dict, path, name)
+    official = official_hash(name)
     if name == TINY and Path(path) == TINY_PATH:
         return "the kit's tiny CLIP (toy world)"
-    official = official_hash(name)
     if sha256 == official:
         return f"OpenAI {name}"
+    if official and Path(path) == clip_cache_path(name):
+        raise ValueError(f"{path} has the name of OpenAI's file for {name}, but its SHA-256 begins "
+                         f"{sha256[:12]}, OpenAI's {official[:12]}: it was cut short or replaced. "
+                         f"{_anew(path, name)}")
+    if statement := plain_gelu(path):
+        raise ValueError(f"{path} holds weights for another activation function: {statement}. OpenAI's code "
+                         "has quick GELU and would compute wrong features from them. Take OpenAI's own "
+                         f"{name} or a mirror of it; if that statement belongs to other weights, move this "
+                         "file into a folder of its own.")
     if not allow_unverified:
         theirs = f"OpenAI's {official[:12]}" if official else "and OpenAI has no such file"
         raise ValueError(
             f"{path} isn't OpenAI's file for {name}: its SHA-256 begins {sha256[:12]}, {theirs}. "
             "Its activation function can't be read off the weights, so features may be silently wrong. "
-            "To use it all the same, and have that named in every result: --set allow_unverified_clip=True")
-    return f"unverified weights of {name}'s architecture, SHA-256 {sha256[:12]}"
+            "To use it all the same, and have that named in every result: --set allow_unverified_clip=True "
+            "(in Python allow_unverified=True)")
+    architecture = "architecture" if name in ARCHITECTURES else "name (its architecture can't be checked)"
+    return f"unverified weights of {name}'s {architecture}, SHA-256 {sha256[:12]}"
+
+
+def _anew(path, name):
+    """The remedy for a file in clip's own cache; nothing for others."""
+    if official_hash(name) is None or Path(path) != clip_cache_path(name):
+        return ""
+    return (f"Fetch it anew, which replaces it: {_command(name)}. "
+            "Other weights go by their own path: --set clip_checkpoint=PATH")
 
 
 def main():
-    """Fetch OpenAI's weights into clip's own cache: python -m impart_utils.sources.checkpoints "ViT-B/32"."""
+    """Fetch OpenAI's weights into clip's own cache ("ViT-B/32"), or check a file: check PATH_OR_NAME."""
     import argparse
 
-    from impart_utils.sources.download import fetch_file
-
     models = import_clip().clip._MODELS
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("name", nargs="?", default="ViT-B/32", choices=sorted(models))
-    name = parser.parse_args().name
-    path = clip_cache_path(name)
-    if path.is_file() and file_hash(path) == official_hash(name):
-        print(f"{path} is there and whole.")
+    if sys.argv[1:2] != ["check"]:
+        parser = argparse.ArgumentParser(description=main.__doc__)
+        parser.add_argument("name", nargs="?", default="ViT-B/32", choices=[*sorted(models), "check"])
+        name = parser.parse_args().name
+        path = clip_cache_path(name)
+        if path.is_file() and file_hash(path) == official_hash(name):
+            print(f"{path} is there and whole.")
+            return
+        print(f"CLIP {name} is at {fetch_checkpoint(name)}.")
         return
-    fetch_file(models[name], path, sha256=official_hash(name))
-    print(f"CLIP {name} is at {path}.")
+
+    from impart_utils.clip_model import load_clip
+    from impart_utils.config import load_config
+    from impart_utils.sources import clip_checks, datasets
+
+    parser = argparse.ArgumentParser(prog="checkpoints check", description="Is it OpenAI's ViT-B/32?")
+    parser.add_argument("checkpoint", metavar="PATH_OR_NAME")
+    parser.add_argument("--cifar10", metavar="PATH", help="folder with cifar-10-batches-py")
+    parser.add_argument("--samples", metavar="NPZ", help="clip_vitb32_samples.npz, with --pictures")
+    parser.add_argument("--pictures", metavar="DIR", help="the folder with the paper's dog.jpg and car.jpg")
+    options = parser.parse_args(sys.argv[2:])
+    if bool(options.samples) != bool(options.pictures):
+        parser.error("--samples and --pictures go together")
+    is_path = options.checkpoint.endswith(CHECKPOINTS) or Path(options.checkpoint).expanduser().is_file()
+    name, checkpoint = ("ViT-B/32", options.checkpoint) if is_path else (options.checkpoint, None)
+    find_checkpoint(name, checkpoint)  # what isn't here is not downloaded for a check
+    clip = load_clip(name, checkpoint=checkpoint, precision="fp32", allow_unverified=True)
+    print(clip.provenance)
+    if name != "ViT-B/32":
+        print(f"Hash and shapes alone could be checked: no cosines are known for {name}.")
+        return
+    checks = [clip_checks.check_texts(clip.encode_texts)]
+    if options.cifar10:
+        pictures = datasets.load_dataset(f"cifar10:{options.cifar10}", load_config()).pictures
+        features = clip.encode_images([pictures[row] for row in range(10)])
+        checks.append(clip_checks.check_cifar_pictures(features))
+    if options.samples:
+        checks.append(clip_checks.check_samples(clip.encode_images, options.samples, options.pictures))
+    print("\n".join(map(str, checks)))
+    sys.exit(0 if all(check.passed for check in checks) else 1)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (MissingInput, OSError) as error:
+    except (MissingInput, OSError, ValueError) as error:
         sys.exit(str(error))

@@ -34,20 +34,22 @@ def matmul_rate(dtype, *, size=2048, seconds=2.0, device="cpu"):
 
     Parameters
     ----------
-    dtype : torch dtype;  size : int;  seconds : float, how long to try after a warm-up
+    dtype : torch dtype;  size : int
+    seconds : float, how long to try after as long a warm-up; at least three products are timed
     """
     import torch
 
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, until = float("inf"), time.perf_counter() + 2 * seconds
-    warm = until - seconds
-    while (started := time.perf_counter()) < until:
+    found, begun = [], time.perf_counter()
+    while len(found) < 3 or time.perf_counter() < begun + 2 * seconds:
+        started = time.perf_counter()
         a @ b
         if device != "cpu":
             torch.cuda.synchronize()
-        if started > warm:
-            best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best / 1e9
+        found.append(time.perf_counter() - started)
+        if started < begun + seconds:
+            found = found[-1:]  # still warming up
+    return 2 * size**3 / min(found) / 1e9
 
 
 def alternate(ways, *, rounds=5, warmup=1):

@@ -4,96 +4,103 @@ Whichever notebook runs first does the work and the others find it, so each runs
 """
 
 import json
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from impart_utils.config import ROOT, MissingInput
-from impart_utils.reference import ReferenceSet, from_pack, keeps_norms, scaled, split
+from impart_utils.reference import ReferenceSet, encode_pairs, keeps_norms, scaled, split
 from impart_utils.retrieval import Retriever
-from impart_utils.sources import datasets, features
-from impart_utils.zeroshot import PAPER_TEMPLATE, class_features, unit
+from impart_utils.scored_sets import TestSet, encoded_texts, pack_texts, test_set_from_pack
+from impart_utils.sources import datasets, features, prompts
+from impart_utils.sources.packs import grey_tile
+
+
+def clip(config):
+    """The profile's CLIP, loaded once per process."""
+    return _clip(config.clip, config.clip_checkpoint, config.precision, config.allow_unverified_clip)
 
 
 @lru_cache(maxsize=2)
-def clip(config):
-    """The profile's CLIP, loaded once per process."""
+def _clip(name, checkpoint, precision, allow_unverified):  # no other setting loads another CLIP
     from impart_utils.clip_model import load_clip
 
-    return load_clip(config.clip, checkpoint=config.clip_checkpoint, precision=config.precision,
-                     allow_unverified=config.allow_unverified_clip)
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """A test set as features: all that zero-shot evaluation needs.
-
-    Attributes
-    ----------
-    name, title : str;  image_features : float32 (n, d), raw;  labels : int64 (n,)
-    class_names : list of c str;  class_features : float32 (c, d), unit;  ids : list of n str
-    prompts : str, how the class features were made;  weights : str, whose CLIP made the features
-    n_available : int;  notes : list of str, differences from what the paper scored
-    key : str, content hash of all this
-    """
-
-    name: str
-    title: str
-    image_features: np.ndarray
-    labels: np.ndarray
-    class_names: list
-    class_features: np.ndarray
-    ids: list
-    prompts: str
-    weights: str
-    n_available: int
-    notes: list = field(default_factory=list)
-
-    @cached_property
-    def key(self):
-        return features.content_hash(self.image_features, self.class_features, self.labels, self.ids)
+    return load_clip(name, checkpoint=checkpoint, precision=precision, allow_unverified=allow_unverified)
 
 
 @lru_cache(maxsize=8)
 def test_set(config, name):
-    """A data set's pictures and classes as features of the profile's CLIP, or as a feature pack stores them.
+    """A data set as features of the profile's CLIP, or as a pack stores them, under the config's protocol.
+
+    `prompts`, `names`, `caltech` and `average` choose among one set of features: no picture is encoded twice.
 
     Parameters
     ----------
     name : str, as for `sources.datasets.load_dataset`, or "pack:FILE"
+
+    Raises
+    ------
+    ValueError : a pack without the texts that the protocol asks for; the message says which it has.
     """
     if name.startswith("pack:"):
-        return _test_set_from_pack(name[5:], config.limit)
-    dataset, model = datasets.load_dataset(name, config), clip(config)
-    image_features, ids, skipped = features.encode_to_cache(
-        model.encode_images, dataset.items(), config.cache_dir / _file_name(name),
-        key=f"{model.key} {dataset.key}")
-    rows = [row for row, item in enumerate(dataset.ids) if item not in skipped]
+        return test_set_from_pack(features.load_pack(name[5:]), name[5:], config)
+    everything, image_features, ids, skipped = picture_features(config, name)
+    dataset = datasets.load_dataset(name, config) if everything.name == "caltech101" else everything
+    place = {item: row for row, item in enumerate(ids)}
+    kept = [row for row, item in enumerate(dataset.ids) if item not in skipped]
     notes = list(dataset.notes)
-    if skipped:
-        first = next(iter(skipped.items()))
-        notes.append(f"{len(skipped)} pictures can't be opened, the first: {first[0]} ({first[1]})")
-    class_vectors = class_features(model.encode_texts, dataset.class_names)
-    return TestSet(dataset.name, dataset.title, image_features, dataset.labels[rows], dataset.class_names,
-                   class_vectors, ids, PAPER_TEMPLATE, model.provenance, dataset.n_available, notes)
+    if len(kept) < len(dataset.ids):
+        first = next(item for item in dataset.ids if item in skipped)
+        notes.append(f"{len(dataset.ids) - len(kept)} pictures can't be opened, the first: {first} "
+                     f"({skipped[first]})")
+    notes += _doubts(clip(config), dataset.name, ids, image_features)
+    texts = encoded_texts(clip(config), config, everything, config.prompts, config.names)
+    asked = np.array([everything.class_names.index(class_name) for class_name in dataset.class_names])
+    ids = [dataset.ids[row] for row in kept]
+    return TestSet(
+        dataset.name, dataset.title, image_features[[place[item] for item in ids]], dataset.labels[kept],
+        dataset.class_names, texts[asked], ids, prompts.described(config.prompts, dataset.name),
+        clip(config).provenance, dataset.n_available, notes, names=config.names, average=config.average,
+        split=config.caltech if dataset.name == "caltech101" else "test", class_rows=asked)
 
 
-def _test_set_from_pack(place, limit):
-    pack = features.load_pack(place)
-    if pack.labels is None or pack.class_features is None:
-        raise ValueError(f"{place} has no labels or no class features: it can't be a test set.")
-    rows = datasets.subset(len(pack.ids), limit)
-    prompts = "as stored: " + ", ".join(repr(prompt) for prompt in (pack.prompts or [])[:2]) + ", …"
-    notes = [f"features from {Path(place).name}"]
-    if len(rows) < len(pack.ids):
-        notes.append(f"a subset of {len(rows)} of {len(pack.ids)} pictures")
-    stem = Path(place).stem.split("_")[0]  # "cifar10_test500" is CIFAR-10
-    title = datasets.TITLES.get(stem, stem)
-    return TestSet(f"pack:{Path(place).name}", title, pack.image_features[rows], pack.labels[rows],
-                   pack.class_names, unit(pack.class_features), [pack.ids[row] for row in rows], prompts,
-                   pack.model, len(pack.ids), notes)
+def _doubts(model, dataset, ids, image_features):
+    """A second check of a ViT-B/32 where CIFAR-10 is at hand: do its pictures lie as OpenAI's lie?"""
+    from impart_utils.sources.clip_checks import check_cifar_pictures
+
+    first = [f"cifar10-test-{number:05d}" for number in range(10)]
+    if dataset != "cifar10" or model.name != "ViT-B/32" or ids[:10] != first:
+        return []
+    check = check_cifar_pictures(image_features[:10])
+    return [] if check.passed else [f"the weights' pictures aren't OpenAI's: {check}"]
+
+
+def picture_features(config, name):
+    """All pictures of a data set, whatever the protocol: (Dataset, features (m, d), ids, skipped)."""
+    dataset, model = datasets.all_pictures(name, config), clip(config)
+    encoded = features.encode_to_cache(model.encode_images, dataset.items(),
+                                       config.cache_dir / _file_name(name), key=f"{model.key} {dataset.key}",
+                                       prepare=model.prepare)
+    return dataset, *encoded
+
+
+def class_texts(config, name):
+    """The class features of a data set under every prompt set and form of names that it can have.
+
+    Parameters
+    ----------
+    name : str, as for `test_set`
+
+    Returns
+    -------
+    texts : dict, (prompts, names) -> float32 (c, d), unit rows, for all classes (Caltech101's background
+        too). Each is computed once and cached; a pack has those that it stores.
+    """
+    if name.startswith("pack:"):
+        return pack_texts(features.load_pack(name[5:]))
+    dataset = datasets.all_pictures(name, config)
+    return {(asked, names): encoded_texts(clip(config), config, dataset, asked, names)
+            for asked in ("paper", "openai") for names in ("raw", "clean")}
 
 
 @lru_cache(maxsize=2)
@@ -101,11 +108,11 @@ def pair_pool(config):
     """All image-text pairs of the profile as one `ReferenceSet`, before they are divided."""
     kind, _, place = config.reference.partition(":")
     if kind == "pack" and place:
-        return from_pack(features.load_pack(place), place)
+        return ReferenceSet.load(place)
     if kind == "toy":
         return _toy_pool(config)
     if kind == "folder" and place:
-        return _folder_pool(config, Path(place))
+        return ReferenceSet.from_folder(place, clip(config), cache_dir=config.cache_dir)
     raise ValueError(f"Unknown reference {config.reference!r}. Known: toy, pack:FILE, "
                      "pack:IMAGES.npz+TEXTS.npz, folder:PATH.")
 
@@ -127,80 +134,40 @@ def _toy_pool(config):
     pictures = datasets.toy_pictures([pair.scene for pair in pairs], config)
     items = [(pair.id, lambda row=row: pictures[row]) for row, pair in enumerate(pairs)]
     columns = {"caption_kind": [pair.caption_kind for pair in pairs]}
-    return _encode_pairs(config, "toy-pairs", items, [pair.caption for pair in pairs],
-                         {"source": f"toy world, version {scenes.WORLD_VERSION}", "columns": columns},
-                         stamp=scenes.WORLD_VERSION)
-
-
-def _folder_pool(config, folder):
-    """Pictures with captions.csv beside them (columns file, caption; others, such as license, are kept)."""
-    import pandas as pd
-
-    table = folder / "captions.csv"
-    if not table.is_file():
-        raise MissingInput(f"There is no reference set in {folder} (captions.csv is missing). Make one from "
-                           "YFCC metadata (data/README.md), or give features: --set reference=pack:FILE")
-    rows = pd.read_csv(table, dtype=str, keep_default_na=False)  # a caption "None" stays text
-    missing = {"file", "caption"} - set(rows.columns)
-    if missing:
-        raise ValueError(f"{table}: expected the columns file and caption, "
-                         f"{', '.join(sorted(missing))} is missing.")
-    pictures = datasets.Files(folder / name for name in rows["file"])
-    items = [(name, lambda row=row: pictures[row]) for row, name in enumerate(rows["file"])]
-    columns = {name: list(rows[name]) for name in rows.columns if name not in ("file", "caption")}
-    origin = folder / "source.json"  # `reference build` writes it
-    source = json.loads(origin.read_text())["source"] if origin.is_file() else f"the folder {folder.name}"
-    return _encode_pairs(config, f"pairs-{folder.name}", items, list(rows["caption"]),
-                         {"source": source, "columns": columns}, stamp=datasets.stamp(pictures.paths))
-
-
-def _encode_pairs(config, name, items, captions, metadata, stamp):
-    model = clip(config)
-    image_features, ids, skipped = features.encode_to_cache(
-        model.encode_images, items, config.cache_dir / f"{name}-images", key=f"{model.key} {stamp}")
-    texts = [(item, caption) for (item, _), caption in zip(items, captions, strict=True)
-             if item not in skipped]
-    text_features, _, _ = features.encode_to_cache(  # which texts there are depends on the pictures' ids
-        model.encode_texts, texts, config.cache_dir / f"{name}-texts", batch_size=1024,
-        key=f"{model.key} {features.content_hash(captions)}")
-    kept = [row for row, (item, _) in enumerate(items) if item not in skipped]
-    columns = {key: [values[row] for row in kept] for key, values in metadata.get("columns", {}).items()}
-    return ReferenceSet(image_features, text_features, [caption for _, caption in texts], ids,
-                        {**metadata, "model": model.provenance, "columns": columns, "skipped": skipped})
+    return encode_pairs(clip(config), items, [pair.caption for pair in pairs],
+                        {"source": f"toy world, version {scenes.WORLD_VERSION}", "columns": columns},
+                        stamp=scenes.WORLD_VERSION, cache=config.cache_dir / "toy-pairs")
 
 
 def pictures_of(config, ids):
-    """The pictures behind reference ids, for showing; a grey tile where only features are at hand."""
-    from PIL import Image
-
+    """The pictures behind reference ids, for showing; grey tiles with the id where only features are here."""
     kind, _, place = config.reference.partition(":")
     if kind == "toy":
         from impart_utils.toy_world import scenes
 
         by_id = {pair.id: pair.scene for pair in scenes.pairs(config.pairs, seed=0)}
         return [scenes.draw(by_id[name], size=64) for name in ids]
-    folder = Path(place)
-    return [datasets.Files([folder / name])[0] if kind == "folder"
-            else Image.new("RGB", (64, 64), "lightgrey") for name in ids]
+    if kind == "pack":
+        return [grey_tile(name) for name in ids]
+    return [datasets.Files([Path(place) / name])[0] for name in ids]
 
 
 def test_pictures(config, name, rows):
-    """Some pictures of a test set, for showing; grey tiles where only features are at hand."""
-    from PIL import Image
-
+    """Some pictures of a test set, for showing; grey tiles with the id where only features are here."""
+    ids = test_set(config, name).ids
     if name.startswith("pack:"):
-        return [Image.new("RGB", (64, 64), "lightgrey") for _ in rows]
-    dataset, ids = datasets.load_dataset(name, config), test_set(config, name).ids
+        return [grey_tile(ids[int(row)]) for row in rows]
+    dataset = datasets.load_dataset(name, config)
     place = {item: row for row, item in enumerate(dataset.ids)}  # the test set lacks what can't be opened
     return [dataset.pictures[place[ids[int(row)]]] for row in rows]
 
 
-def neighbors(config, queries, references):
+def neighbors(config, queries, references, *, exclude=None):
     """The `config.top_k` nearest references of a test set or of training pairs, kept on disk.
 
     Parameters
     ----------
-    queries : TestSet or ReferenceSet;  references : ReferenceSet
+    queries : TestSet or ReferenceSet;  references : ReferenceSet;  exclude : as `Retriever.search`
 
     Returns
     -------
@@ -211,11 +178,12 @@ def neighbors(config, queries, references):
     ValueError : queries and references come from different weights, so that their cosines mean nothing.
     """
     require_same_weights(queries.weights, references)
-    name = features.content_hash(queries.key, references.key, config.top_k)
+    name = features.content_hash(queries.key, references.key, config.top_k,
+                                 *([] if exclude is None else [np.asarray(exclude)]))
     path = config.cache_dir / "neighbors" / f"{name}.npz"
     if not path.exists():
         retriever = Retriever(references.image_features)
-        similarities, indices = retriever.search(queries.image_features, config.top_k)
+        similarities, indices = retriever.search(queries.image_features, config.top_k, exclude=exclude)
         with features.atomic_path(path) as temporary:
             np.savez(temporary, similarities=similarities, indices=indices)
     with np.load(path, allow_pickle=False) as file:
@@ -235,45 +203,89 @@ def _plain(weights):
     return weights.lower().replace("clip", "").split()
 
 
-def trained_ram(config, *, normalize="none", scale="raw", seed=0, draw=0):
-    """(ram, history): RAM trained with the paper's code's settings, cached.
+def training_neighbors(config, references, training, neighbors_from="references"):
+    """As `neighbors`, of each training pair.
 
     Parameters
     ----------
-    normalize : "none", "branch" or "sum" (see `ram.RAM`)
-    scale : "raw" (branch main) or "unit": the vectors that RAM gets
-    seed : int, initial weights and order of the batches
+    neighbors_from : "references" (the paper's code: pairs held apart) or "training" (the other training
+        pairs, the query's own left out; RAM then sees these as its references while it is trained)
     """
-    from impart_utils.training import PAPER_CODE, load_ram, new_ram, save_ram, train_ram
+    if neighbors_from == "references":
+        return neighbors(config, training, references)
+    if neighbors_from != "training":
+        raise ValueError(f"Unknown neighbors_from={neighbors_from!r}. Known: 'references', 'training'.")
+    return neighbors(config, training, training, exclude=np.arange(len(training)))
+
+
+@lru_cache(maxsize=4)
+def _ram_pairs(config, draw, pairs, validation):
+    from impart_utils import ram_jobs
 
     references, training = reference_pairs(config, draw)
-    settings = {**PAPER_CODE, "epochs": config.ram_epochs}
-    options = {"normalize": normalize, "heads": 8, "layers": 2, "between": "relu", "gate": None}
-    if not len(training):
-        raise ValueError(f"No pairs are left to train RAM: all {len(references)} of the pool are references. "
-                         "Lower references, or give more pairs.")
-    code = [features.file_hash(ROOT / "impart_utils" / name) for name in ("ram.py", "training.py")]
-    key = features.content_hash(references.key, training.key, settings, options, scale, seed, config.top_k,
-                                code)  # whoever edits RAM gets a RAM trained by the edited code
-    path = config.cache_dir / "ram" / f"{normalize}-{scale}-seed{seed}-{key}.safetensors"
-    if not path.exists():
-        _, indices = neighbors(config, training, references)
-        v, R_img, R_txt = scaled(training.image_features, references, scale)
-        ram = new_ram(v.shape[1], seed=seed, **options)
-        history = train_ram(ram, v, training.text_features, R_img, R_txt, indices, seed=seed, **settings)
-        save_ram(path, ram, options, history)
-    return load_ram(path)
+    return references, *ram_jobs.divide(training, pairs, validation)
 
 
-def ram_features(config, test, *, normalize="none", scale="raw", seed=0, draw=0):
-    """A test set's image features after `trained_ram`: float32 (n, d), not normalized."""
+def ram_job(config, *, configuration="paper_code", normalize=None, scale="raw", seed=0, draw=0, pairs=None,
+            epochs=None, neighbors_from="references", validation=0, patience=None, evaluate=(), curve=True,
+            **changes):
+    """A training of RAM for `ram_jobs.run`: (job, function that makes its arrays).
+
+    Parameters
+    ----------
+    configuration : str, a name of `training.CONFIGURATIONS`;  **changes : entries to replace, such as gate
+    normalize : "none", "branch" or "sum" (see `ram.RAM`); None: as the configuration has it
+    scale : "raw" (branch main) or "unit": the vectors that RAM gets (see `reference.scaled`)
+    seed : int, initial weights and order of the batches;  draw : int, of the reference set
+    pairs : int, the first so many training pairs only (None: all);  epochs : int (None: config.ram_epochs)
+    neighbors_from : "references" or "training", see `training_neighbors`. Test pictures always have their
+        neighbors in the references.
+    validation : int, the last so many of these pairs are not trained on; their loss stands in the history
+    patience : int, stop after so many epochs without a lower validation loss and keep the best weights
+    evaluate : names of test sets to score, as for `test_set`
+    curve : bool, score before training (epoch 0) and after each epoch, or after the last only
+    """
+    from impart_utils import ram_jobs
+
+    changes |= {} if normalize is None else {"normalize": normalize}
+    changes |= {"epochs": config.ram_epochs if epochs is None else epochs}
+    references, training, held_out = _ram_pairs(config, draw, pairs, validation)
+    tests = [test_set(config, name) for name in evaluate]
+    job = ram_jobs.new_job(
+        config.cache_dir / "ram", configuration, changes, training, tests, patience=patience, curve=curve,
+        scale=scale, seed=seed, inputs=(references.key, held_out.key, config.top_k, neighbors_from))
+
+    def arrays():
+        seen = references if neighbors_from == "references" else training
+        near = [training_neighbors(config, references, training, neighbors_from)[1]]
+        near += [neighbors(config, held_out, seen)[1]] if len(held_out) else []
+        return ram_jobs.gather(scale, training, held_out, seen, near, references,
+                               [(test, neighbors(config, test, references)[1]) for test in tests])
+
+    return job, arrays
+
+
+def trained_ram(config, **arguments):
+    """(ram, history): RAM trained once and kept, by default as the paper's code does; see `ram_job`.
+
+    `training.train_ram` says what the history holds; with `evaluate`, rows that were scored also have
+    "tests": name -> accuracy, added, length (`ram_jobs.scores`).
+    """
+    from impart_utils import ram_jobs
+
+    job, arrays = ram_job(config, **arguments)
+    ram_jobs.run(job, arrays)
+    return ram_jobs.load(job)
+
+
+def ram_features(config, test, **arguments):
+    """A test set's image features after `trained_ram`: float32 (n, d), not normalized; see `ram_job`."""
     from impart_utils.training import apply_ram
 
-    ram, _ = trained_ram(config, normalize=normalize, scale=scale, seed=seed, draw=draw)
-    references, _ = reference_pairs(config, draw)
+    ram, _ = trained_ram(config, **arguments)
+    references, _ = reference_pairs(config, arguments.get("draw", 0))
     _, indices = neighbors(config, test, references)
-    v, R_img, R_txt = scaled(test.image_features, references, scale)
-    return apply_ram(ram, v, R_img, R_txt, indices)
+    return apply_ram(ram, *scaled(test.image_features, references, arguments.get("scale", "raw")), indices)
 
 
 def ram_scales(config):

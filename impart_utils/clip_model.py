@@ -1,17 +1,22 @@
 """CLIP: load a checkpoint, turn pictures and texts into features. The only module that runs CLIP."""
 
-import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from impart_utils.clip_towers import encode_pixels, encode_tokens, lower_precision
 from impart_utils.config import CHECKPOINTS, PRECISIONS
-from impart_utils.sources import checkpoints
-from impart_utils.sources.features import file_hash
+from impart_utils.sources import checkpoints, clip_checks
+from impart_utils.sources.clip_architectures import build_model
+from impart_utils.sources.packs import preprocessing_hash
+from impart_utils.sources.pictures_io import to_rgb
 
-BATCH = 32  # pictures at a time: the fastest on CPU (8 to 32 fit its cache); a GPU takes what it is given
+# (pictures, texts) at a time: 8 to 32 pictures fit a CPU's cache, and no more is faster
+BATCHES = {"cpu": (32, 64), "gpu": (256, 512)}
+WINDOW = 4096  # texts that are tokenized and sorted together
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Clip:
     Attributes
     ----------
     name : str;  provenance : str, whose weights these are, in words
-    dim : int, d;  key : str, names weights, precision and kind of device in every cache
+    dim : int, d;  key : str, names weights, preprocessing, precision and kind of device in every cache
     model : clip.model.CLIP, in eval mode
     """
 
@@ -34,28 +39,30 @@ class Clip:
     device: str
     precision: str
 
+    @property
+    def prepare(self):
+        """Function of a PIL image: as RGB, resized and cropped by CLIP's own preprocessing, uint8 (h, w, 3).
+
+        Other processes can do this part: see `sources.features.encode_to_cache`. It goes without the model,
+        so that it is small to send to them.
+        """
+        return partial(prepare_picture, self.preprocess.transforms[:2])
+
     def encode_images(self, pictures):
         """Features of pictures.
 
         Parameters
         ----------
-        pictures : list of PIL images of any size and mode (CLIP resizes, crops and converts to RGB)
+        pictures : list of PIL images of any size and mode (they become RGB, then CLIP resizes and crops), or
+            of what `prepare` made of them
 
         Returns
         -------
         image_features : float32 array (n, d), raw: not normalized
         """
-        if len(pictures) == 0:
-            return np.empty((0, self.dim), np.float32)
-        size = BATCH if self.device == "cpu" else 256
-        return np.concatenate([self._encode_pictures(pictures[i:i + size])
-                               for i in range(0, len(pictures), size)])
-
-    def _encode_pictures(self, pictures):
-        batch = torch.stack([self.preprocess(picture) for picture in pictures])  # (b, 3, h, w)
-        batch = batch.to(self.device)
-        with torch.inference_mode(), self._autocast():
-            return self.model.encode_image(batch).float().cpu().numpy()  # (b, d)
+        prepare = self.prepare
+        return self._in_batches(pictures, lambda batch: encode_pixels(self.model, self._pixels(
+            [picture if isinstance(picture, np.ndarray) else prepare(picture) for picture in batch])))
 
     def encode_texts(self, texts):
         """Features of texts; longer ones are cut at CLIP's 77 tokens, as the paper's code does.
@@ -77,41 +84,44 @@ class Clip:
             if not isinstance(text, str):
                 raise TypeError(f"Expected texts to be str, got {text!r} in row {row}. "
                                 "Write '' for an empty caption.")
-        if not texts:
-            return np.empty((0, self.dim), np.float32)
-        tokens = checkpoints.import_clip().tokenize(texts, truncate=True)  # (n, 77)
-        lengths = tokens.argmax(dim=1) + 1  # the end token has the highest number
-        order = lengths.argsort(stable=True)
         features = np.empty((len(texts), self.dim), np.float32)
-        for rows in order.split(64 if self.device == "cpu" else 512):  # short with short
-            batch = tokens[rows, :int(lengths[rows].max())].to(self.device)
-            with torch.inference_mode(), self._autocast():
-                features[rows.numpy()] = encode_tokens(self.model, batch).float().cpu().numpy()
+        for start in range(0, len(texts), WINDOW):
+            features[start:start + WINDOW] = self._encode_window(texts[start:start + WINDOW])
         return features
 
-    def _autocast(self):
-        if self.precision == "bf16":
-            return torch.autocast(self.device, torch.bfloat16)
-        return contextlib.nullcontext()
+    def _encode_window(self, texts):
+        tokens = checkpoints.import_clip().tokenize(texts, truncate=True)  # (n, 77)
+        lengths = tokens.argmax(dim=1) + 1  # the end token has the highest number
+        order = lengths.argsort(stable=True)  # short with short, each batch cut at its longest
+        features = np.empty((len(texts), self.dim), np.float32)
+        features[order.numpy()] = self._in_batches(order, lambda rows: encode_tokens(
+            self.model, self._on_device(tokens[rows, :int(lengths[rows].max())])), texts=True)
+        return features
+
+    def _in_batches(self, items, encode, *, texts=False):
+        """`encode`, items -> tensor (b, d), of as many at a time as are fastest; a GPU is waited for once."""
+        size = BATCHES["cpu" if self.device == "cpu" else "gpu"][texts]
+        features = [encode(items[start:start + size]) for start in range(0, len(items), size)]
+        return torch.cat(features).float().cpu().numpy() if features else np.empty((0, self.dim), np.float32)
+
+    def _pixels(self, prepared):
+        """List of b uint8 arrays (h, w, 3) -> normalized float32 (b, 3, h, w) on the device."""
+        batch = torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture in prepared]))
+        # as ToTensor and Normalize do picture by picture; a quarter of the bytes go to the device
+        return self.preprocess.transforms[-1](self._on_device(batch).float().div_(255))
+
+    def _on_device(self, batch):
+        if torch.device(self.device).type == "cuda":  # from pinned memory: the CPU needn't wait
+            return batch.pin_memory().to(self.device, non_blocking=True)
+        return batch.to(self.device)
 
 
-def encode_tokens(model, tokens):
-    """`model.encode_text` for tokens cut at the batch's longest text: (b, l) -> (b, d).
-
-    Exact, because each token sees only those before it (the causal mask): what stands behind the end
-    token can't reach it. On captions it saves more than half of the work.
-    """
-    length = tokens.shape[1]
-    x = model.token_embedding(tokens).type(model.dtype)  # (b, l, w)
-    x = x + model.positional_embedding[:length].type(model.dtype)
-    x = x.permute(1, 0, 2)  # (l, b, w), as CLIP has it
-    mask = model.build_attention_mask()[:length, :length].to(x)
-    for block in model.transformer.resblocks:
-        y = block.ln_1(x)
-        x = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
-        x = x + block.mlp(block.ln_2(x))
-    x = model.ln_final(x.permute(1, 0, 2)).type(model.dtype)  # (b, l, w)
-    return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ model.text_projection  # (b, w) @ (w, d)
+def prepare_picture(resize_and_crop, picture):
+    """A PIL image of any mode -> uint8 array (h, w, 3); `resize_and_crop` are two functions of an image."""
+    picture = to_rgb(picture)
+    for step in resize_and_crop:
+        picture = step(picture)
+    return np.asarray(picture)
 
 
 def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", allow_unverified=False):
@@ -120,7 +130,8 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
     Parameters
     ----------
     name_or_path : "tiny" (the demo's), a name of OpenAI's ("ViT-B/32"), or the path of a ViT-B/32 checkpoint
-    checkpoint : path, optional: the file that holds the named model's weights
+    checkpoint : path, optional: the file that holds the named model's weights. Without it OpenAI's own file
+        is taken from clip's cache, and downloaded into it where it isn't there (ViT-B/32: 354 MB).
     device : "cpu", "cuda" or None (the GPU where there is one)
     precision : "auto" (fp32 on the CPU, fp16 on a GPU, as CLIP itself does), "fp32", "fp16" or "bf16"
     allow_unverified : bool, accept weights that aren't OpenAI's own file; the results name them
@@ -131,7 +142,8 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
 
     Raises
     ------
-    ValueError, FileNotFoundError, config.MissingInput : see `sources.checkpoints`.
+    ValueError, FileNotFoundError, config.MissingInput : see `sources.checkpoints`; and ValueError where
+        OpenAI's own ViT-B/32 doesn't give the cosines of `sources.clip_checks`.
     """
     clip = checkpoints.import_clip()
     if precision not in PRECISIONS:
@@ -140,19 +152,21 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
     name = str(name_or_path)
     if checkpoint is None and name.endswith(CHECKPOINTS):
         name, checkpoint = "ViT-B/32", name
-    path = checkpoints.find_checkpoint(name, checkpoint)
-    sha256, state_dict = file_hash(path), checkpoints.read_state_dict(path)
+    path = checkpoints.find_checkpoint(name, checkpoint, fetch=True)
+    state_dict, sha256 = checkpoints.read_checkpoint(path, name)
     provenance = checkpoints.verify(state_dict, path, name, sha256=sha256, allow_unverified=allow_unverified)
-    # a copy: build_model takes entries out of the dict it gets
-    model = clip.model.build_model(dict(state_dict)).float()
-    # again, because build_model rounds to half precision on the way
-    model.load_state_dict({key: value for key, value in state_dict.items() if key in model.state_dict()})
-    model = model.to(device).eval()
+    model = build_model(state_dict, path)  # fp32, on the CPU
+    loaded = Clip(
+        name=name, provenance=provenance, dim=model.text_projection.shape[1], key="", model=model,
+        preprocess=clip.clip._transform(model.visual.input_resolution), device="cpu", precision="fp32")
+    if name == "ViT-B/32":  # before precision or device can blur what the weights give
+        provenance = clip_checks.with_verdict(
+            provenance, loaded.encode_texts, official=sha256 == checkpoints.official_hash(name))
     if precision == "auto":
         precision = "fp32" if device == "cpu" else "fp16"
-    if precision == "fp16":
-        clip.model.convert_weights(model)
-    return Clip(
-        name=name, provenance=provenance, dim=model.text_projection.shape[1],
-        key=f"{sha256[:16]}-{precision}-{torch.device(device).type}", model=model,
-        preprocess=clip.clip._transform(model.visual.input_resolution), device=device, precision=precision)
+    model = model.to(device)
+    if precision != "fp32":
+        lower_precision(model, torch.float16 if precision == "fp16" else torch.bfloat16)
+    pixels = preprocessing_hash(lambda picture: loaded._pixels([loaded.prepare(picture)]))
+    key = f"{sha256[:16]}-{pixels}-{precision}-{torch.device(device).type}"
+    return replace(loaded, provenance=provenance, key=key, device=device, precision=precision)

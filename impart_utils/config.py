@@ -13,6 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = ("unit", "raw", "mixed")  # see reference.scaled
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+PROMPTS, NAMES = ("paper", "openai", "stored"), ("raw", "clean", "stored")  # see sources.prompts
+CALTECH = ("torchvision", "vtab", "coop")  # see sources.caltech
+AVERAGES = ("micro", "mean per class")
 CHECKPOINTS = (".pt", ".pth", ".bin", ".safetensors")  # how a file of weights ends
 
 
@@ -38,9 +41,14 @@ class Config:
     draws : int, how many reference sets are drawn where a notebook compares draws
     top_k, image_weight, text_weight : k, w_img and w_txt of Eq. 1 (the paper's code, branch main)
     scale : "unit", "raw" or "mixed": which vectors Eq. 1 adds (see `reference.scaled`)
-    films : "toy" or "folder:PATH"
+    films : "toy", "folder:PATH" or "pack:FILE"
     fps : float, frames per second taken from a film (paper, Sec. 3.3: 4)
     limit : int or None, pictures per data set (None: all)
+    prompts : "paper" ("a photo of a {}"), "openai" (the published templates) or "stored" (a pack's own)
+    names : "raw" (as the data set has them), "clean" (as OpenAI published them) or, with stored prompts,
+        "stored"
+    caltech : "torchvision", "vtab" or "coop": which pictures and classes of Caltech101 are scored
+    average : "micro" (each picture counts the same) or "mean per class"
     ram_epochs : int; ram_seeds : int, training runs per variant of RAM
     precision : "auto", "fp32", "fp16" or "bf16"
     """
@@ -62,15 +70,19 @@ class Config:
     scale: str = "unit"
     fps: float = 4.0
     limit: int | None = None
+    prompts: str = "paper"
+    names: str = "raw"
+    caltech: str = "torchvision"
+    average: str = "micro"
     ram_epochs: int = 8
-    ram_seeds: int = 3
+    ram_seeds: int = 5
     precision: str = "auto"
 
     @property
     def is_toy(self):
         """True where all is the kit's own toy world, so that no number says anything of real pictures."""
-        return (self.clip == "tiny" and self.clip_checkpoint is None and self.reference == "toy"
-                and self.films == "toy" and all(name.startswith("toy") for name in self.datasets))
+        return (self.clip == "tiny" and self.clip_checkpoint is None
+                and all(_is_toy(name) for name in (self.reference, self.films, *self.datasets)))
 
     @property
     def label(self):
@@ -109,6 +121,21 @@ PROFILES = {
 }
 
 
+@lru_cache
+def _is_toy(name):
+    """True of the toy world's own names, and of a pack whose header says that it was made of them."""
+    kind, _, place = name.partition(":")
+    if kind != "pack":
+        return name in ("toy", "toy10", "toy100", "toy101")
+    try:
+        with open(place, "rb") as file:  # safetensors: eight bytes, the length of the JSON that follows
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < 100_000_000 else {}
+        return header["__metadata__"]["toy"] == "yes"
+    except (OSError, ValueError, KeyError, TypeError):  # another kind of pack, or none: not the kit's
+        return False
+
+
 def output_root():
     """Folder that holds results/, executed/ and data/cache/: the clone, or $IMPART_OUTPUT where set."""
     return ROOT / os.environ.get("IMPART_OUTPUT", "")  # a relative one counts from the clone, in every kernel
@@ -140,6 +167,8 @@ def load_config(profile="demo", **settings):
         names = names if isinstance(names, (list, tuple)) else [names]  # [10]: refused below, by name
         names = [name.strip() if isinstance(name, str) else name for name in names]
         given["datasets"] = tuple(name for name in names if name != "")
+    if given.get("prompts") == "stored":
+        given.setdefault("names", "stored")
     config = dataclasses.replace(PROFILES[profile], **given)
     _check_text(config)
     _check(config)
@@ -199,16 +228,20 @@ def _check(config):
     if config.top_k > config.references:
         raise ValueError(f"Expected top_k <= references, got top_k={config.top_k} with "
                          f"{config.references} references. Lower top_k or raise references.")
-    if config.scale not in SCALES:
-        raise ValueError(f"Unknown scale {config.scale!r}. Known: {', '.join(SCALES)}.")
+    for name, known in (("scale", SCALES), ("precision", PRECISIONS), ("prompts", PROMPTS), ("names", NAMES),
+                        ("caltech", CALTECH), ("average", AVERAGES)):
+        if getattr(config, name) not in known:
+            raise ValueError(f"Unknown {name} {getattr(config, name)!r}. Known: {', '.join(known)}.")
+    if (config.prompts == "stored") != (config.names == "stored"):
+        raise ValueError("Expected prompts and names to be 'stored' together, got "
+                         f"prompts={config.prompts!r} and names={config.names!r}: a pack's own prompts hold "
+                         "its own names. Give prompts='stored' alone, or neither.")
     for name in ("image_weight", "text_weight"):
         value = getattr(config, name)
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"Expected {name} to be a number, got {value!r}.")
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"Expected seed to be a whole number of at least 0, got {config.seed!r}.")
-    if config.precision not in PRECISIONS:
-        raise ValueError(f"Unknown precision {config.precision!r}. Known: {', '.join(PRECISIONS)}.")
     if not isinstance(config.fps, (int, float)) or not config.fps > 0:
         raise ValueError(f"Expected fps > 0 frames per second, got {config.fps!r}.")
     if not config.datasets:

@@ -28,20 +28,25 @@ def explore(draw, **choices):
     """
     start = {name: _start(name, choice) for name, choice in choices.items()}
     if not is_live():
-        return draw(**start)
+        return _closed(draw(**start))
     from ipywidgets import VBox, interactive_output
 
     controls = {name: _control(name, choice) for name, choice in choices.items()}
 
     def redraw(**values):
         from IPython.display import display
-        from matplotlib import pyplot as plt
 
-        shown = draw(**values)
-        display(shown)
-        plt.close("all")  # or the notebook would show the figure a second time
+        display(_closed(draw(**values)))
 
     return VBox([*controls.values(), interactive_output(redraw, controls)])
+
+
+def _closed(shown):
+    """What was drawn, its figure closed: an open one the notebook would show a second time."""
+    from matplotlib import pyplot as plt
+
+    plt.close("all")
+    return shown
 
 
 def _start(name, choice):

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize as unit
 
-NORMALIZE = ("none", "branch", "sum")
+CHOICES = {"normalize": ("none", "branch", "sum"), "between": ("relu", "none"), "gate": (None, "zero"),
+           "attention": ("learned", "mean")}
 
 
 class RAM(nn.Module):
@@ -32,22 +33,27 @@ class RAM(nn.Module):
         e_1 to zero, v's own among them.
     gate : None or "zero". "zero": a learned factor per layer, zero at first, multiplies what is added,
         so that training starts from plain CLIP, or, with between="relu", from ReLU(v).
+    attention : "learned" or "mean". "mean" is a control: every neighbor gets the weight 1/k, whatever the
+        query. Values and outputs are projected as before; the projections of queries and keys are there but
+        idle, so both have the same parameters and the same start.
 
     Raises
     ------
     ValueError : an unknown choice, or `heads` that doesn't divide `dim`.
     """
 
-    def __init__(self, dim, *, heads=8, layers=2, normalize="none", between="relu", gate=None):
+    def __init__(self, dim, *, heads=8, layers=2, normalize="none", between="relu", gate=None,
+                 attention="learned"):
         super().__init__()
-        for name, value, known in (("normalize", normalize, NORMALIZE),
-                                   ("between", between, ("relu", "none")), ("gate", gate, (None, "zero"))):
-            if value not in known:
-                raise ValueError(f"Unknown {name}={value!r}. Known: {', '.join(map(repr, known))}.")
+        given = {"normalize": normalize, "between": between, "gate": gate, "attention": attention}
+        for name, value in given.items():
+            if value not in CHOICES[name]:
+                raise ValueError(f"Unknown {name}={value!r}. Known: {', '.join(map(repr, CHOICES[name]))}.")
         if layers < 1 or heads < 1 or dim % heads:
             raise ValueError(f"Expected layers >= 1 and heads that divide dim, got layers={layers}, "
                              f"heads={heads}, dim={dim}.")
-        self.dim, self.normalize, self.between = dim, normalize, between
+        self.dim, self.options = dim, {"heads": heads, "layers": layers, **given}
+        self.normalize, self.between, self.attention = normalize, between, attention
         self.text_attention = nn.ModuleList(_attention(dim, heads) for _ in range(layers))
         self.image_attention = nn.ModuleList(_attention(dim, heads) for _ in range(layers))
         self.gate = nn.Parameter(torch.zeros(layers)) if gate == "zero" else None
@@ -59,15 +65,35 @@ class RAM(nn.Module):
         """
         _check(image, r_img, r_txt, self.dim)
         attend = attend or folded_attention
+        # keys that are all equal have equal scores: the softmax then is the plain mean, exactly
+        k_img, k_txt = (r_img, r_txt) if self.attention == "learned" else (torch.zeros_like(r_img),) * 2
         e = image  # (b, d): one query per picture
         attentions = zip(self.text_attention, self.image_attention, strict=True)
         for layer, (attend_text, attend_image) in enumerate(attentions):
             h = torch.relu(e) if layer and self.between == "relu" else e
-            text_branch = attend(attend_text, h, r_img, r_txt)    # (b, d)
-            image_branch = attend(attend_image, h, r_txt, r_img)  # (b, d)
+            text_branch = attend(attend_text, h, k_img, r_txt)    # (b, d)
+            image_branch = attend(attend_image, h, k_txt, r_img)  # (b, d)
             added = self._combine(text_branch, image_branch)
             e = h + (added if self.gate is None else self.gate[layer] * added)
         return e
+
+    @torch.no_grad()
+    def attention_weights(self, image, r_img, r_txt):
+        """How much each head takes from each neighbor: what `forward` computes on its way.
+
+        Returns
+        -------
+        weights : list per layer of (text branch, image branch), each (b, heads, k), rows that sum to 1
+        """
+        found = []
+
+        def attend(attention, query, keys, values):
+            (W_q, W_k, _), (b_q, _, _) = _projections(attention)
+            found.append(_weights(query, keys, W_q, b_q, W_k))
+            return folded_attention(attention, query, keys, values)
+
+        self(image, r_img, r_txt, attend=attend)
+        return list(zip(found[::2], found[1::2], strict=True))
 
     def _combine(self, text, image):
         if self.normalize == "branch":
@@ -92,14 +118,25 @@ def folded_attention(attention, query, keys, values):
     :math:`\sum_j a_j (W^V_h v_j + b^V_h) = W^V_h \sum_j a_j v_j + b^V_h`.
     So two products per head and query replace two per head, query *and neighbor*: k times less work there.
     """
-    d, heads = attention.embed_dim, attention.num_heads
-    W_q, W_k, W_v = attention.in_proj_weight.view(3, heads, d // heads, d)  # each (h, e, d)
-    b_q, _, b_v = attention.in_proj_bias.view(3, heads, d // heads)  # each (h, e)
-    q = (torch.einsum("bd,hed->bhe", query, W_q) + b_q) / (d // heads) ** 0.5
-    scores = torch.einsum("bhe,hed->bhd", q, W_k) @ keys.transpose(1, 2)  # (b, h, d) @ (b, d, k) -> (b, h, k)
-    mean = scores.softmax(dim=-1) @ values  # (b, h, k) @ (b, k, d) -> (b, h, d)
-    per_head = torch.einsum("bhd,hed->bhe", mean, W_v) + b_v
-    return attention.out_proj(per_head.flatten(1))  # (b, h * e) -> (b, d)
+    (W_q, W_k, W_v), (b_q, _, b_v) = _projections(attention)
+    mean = _weights(query, keys, W_q, b_q, W_k) @ values  # (b, h, k) @ (b, k, d) -> (b, h, d)
+    per_head = torch.bmm(mean.transpose(0, 1), W_v.transpose(1, 2))  # (h, b, d) @ (h, d, e) -> (h, b, e)
+    return attention.out_proj(per_head.transpose(0, 1).flatten(1) + b_v)  # (b, h * e) -> (b, d)
+
+
+def _projections(attention):
+    """W_q, W_k, W_v, each (h, e, d) with e = d / h, and b_q, b_k, b_v, each (d)."""
+    heads, d = attention.num_heads, attention.embed_dim
+    return attention.in_proj_weight.view(3, heads, d // heads, d).unbind(), attention.in_proj_bias.chunk(3)
+
+
+def _weights(query, keys, W_q, b_q, W_k):
+    """The softmax of `folded_attention`: (b, d), (b, k, d) -> (b, h, k)."""
+    heads, width, d = W_q.shape
+    q = torch.nn.functional.linear(query, W_q.flatten(0, 1), b_q) / width ** 0.5  # (b, h * e)
+    folded = torch.bmm(q.view(-1, heads, width).transpose(0, 1), W_k)  # (h, b, e) @ (h, e, d) -> (h, b, d)
+    scores = torch.bmm(folded.transpose(0, 1), keys.transpose(1, 2))  # (b, h, d) @ (b, d, k) -> (b, h, k)
+    return scores.transpose(1, 2).softmax(dim=1).transpose(1, 2)  # over a last axis as short as k it is slow
 
 
 def _check(image, r_img, r_txt, dim):

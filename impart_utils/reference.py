@@ -1,16 +1,28 @@
-"""The reference set: image-text pairs as features, and Eq. 1 applied with it from end to end."""
+"""The reference set: image-text pairs as features, and Eq. 1 applied with it from end to end.
 
-import json
-import sys
+    python -m impart_utils.reference build --metadata FILE --out FOLDER
+
+fetches pictures and captions for one (see `sources.reference_folder`).
+"""
+
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from impart_utils.config import ROOT, SCALES, MissingInput
+from impart_utils.config import SCALES
 from impart_utils.retrieval import Retriever
-from impart_utils.sources.features import Pack, content_hash, load_pack, save_pack
+from impart_utils.search_backends import augment_torch, choose_backend
+from impart_utils.sources.features import (
+    Pack,
+    check_pack,
+    content_hash,
+    encode_to_cache,
+    load_pack,
+    save_pack,
+)
 from impart_utils.vanilla import augment_fused
 from impart_utils.zeroshot import unit
 
@@ -25,7 +37,7 @@ class ReferenceSet:
     captions, ids : lists of m str
     metadata : dict
         "model": whose weights; "source": where the pairs come from; "columns": dict of lists of m values,
-        for example licence and page, which `take` cuts like the features.
+        for example license and page, which `take` cuts like the features.
 
     Raises
     ------
@@ -39,13 +51,11 @@ class ReferenceSet:
     metadata: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        from impart_utils.sources.features import check_pack
-
-        check_pack(self._pack(), "the reference set")
-        for name, values in self.metadata.get("columns", {}).items():
+        for name, values in self.columns.items():
             if len(values) != len(self):
                 raise ValueError(f"Expected {len(self)} values in the reference set's column {name!r}, "
                                  f"got {len(values)}.")
+        check_pack(self._pack(), "the reference set")
 
     def __len__(self):
         return len(self.image_features)
@@ -60,17 +70,54 @@ class ReferenceSet:
         """Whose CLIP made the features, in words."""
         return self.metadata.get("model", "unknown")
 
+    @property
+    def columns(self):
+        """What is known of each pair besides picture and caption: dict of lists of m values."""
+        return self.metadata.get("columns", {})
+
+    @property
+    def caption_similarities(self):
+        """Array (m,): the cosine of each picture with its own caption."""
+        return np.sum(unit(self.image_features) * unit(self.text_features), axis=1)
+
     def take(self, rows):
         """The reference set of some rows, in the order given."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise ValueError(f"Expected rows from 0 to {len(self) - 1}, got {rows.min()} to {rows.max()}.")
-        columns = {name: [values[row] for row in rows]
-                   for name, values in self.metadata.get("columns", {}).items()}
+        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
         return replace(self, image_features=self.image_features[rows], text_features=self.text_features[rows],
                        captions=[self.captions[row] for row in rows], ids=[self.ids[row] for row in rows],
                        metadata={**self.metadata, "columns": columns})
+
+    def shuffle_captions(self, seed):
+        """Each picture with another one's caption: what the texts say of their pictures is gone.
+
+        Pictures, ids and columns stay; the new column "caption_of" holds the id that a caption came from.
+        No picture keeps its own. For `seed` the same order as `evidence.controls.shuffled_captions`.
+        """
+        if len(self) < 2:
+            raise ValueError(f"Expected at least two pairs to shuffle captions, got {len(self)}.")
+        order, source = np.random.default_rng(seed).permutation(len(self)), np.empty(len(self), np.int64)
+        source[order] = np.roll(order, 1)  # around one circle
+        columns = {**self.columns, "caption_of": [self.ids[row] for row in source]}
+        return replace(self, text_features=self.text_features[source],
+                       captions=[self.captions[row] for row in source],
+                       metadata={**self.metadata, "columns": columns})
+
+    def filter(self, *, min_similarity):
+        """The pairs whose picture and caption have a cosine of at least `min_similarity`, in their order.
+
+        Raises
+        ------
+        ValueError : no pair has.
+        """
+        similarities = self.caption_similarities
+        if not (similarities >= min_similarity).any():
+            raise ValueError(f"Expected a pair with min_similarity={min_similarity}, but the best of "
+                             f"{len(self)} has {similarities.max(initial=-1):.3f}. Lower min_similarity.")
+        return self.take(similarities >= min_similarity)
 
     def save(self, path):
         """Write the set as a feature pack (safetensors): no pictures, and opening it runs no code."""
@@ -79,21 +126,80 @@ class ReferenceSet:
     @classmethod
     def load(cls, path):
         """Read a set from a feature pack with texts (see `sources.features.load_pack`)."""
-        return from_pack(load_pack(path), path)
+        return cls.from_pack(load_pack(path), path)
+
+    @classmethod
+    def from_pack(cls, pack, path="the pack"):
+        """The pairs of a `Pack`; a missing caption becomes "".
+
+        Raises
+        ------
+        ValueError : no text for each picture, or an id that stands for two pairs; the message names `path`.
+        """
+        if pack.text_features is None:
+            raise ValueError(f"{path} has no text features for its {len(pack.ids)} pictures: it can't be a "
+                             "reference set. Give the texts as a second file: pack:IMAGES.npz+TEXTS.npz")
+        if twice := next((name for name, times in Counter(pack.ids).items() if times > 1), None):
+            raise ValueError(f"{path}: expected ids that stand for one pair each, got {twice!r} "
+                             f"{pack.ids.count(twice)} times. Rename or remove all but one.")
+        metadata = {"model": pack.model, **({"source": pack.source} if pack.source else {}), **pack.metadata}
+        if isinstance(pack.license, list):
+            metadata["columns"] = {"license": pack.license, **metadata.get("columns", {})}
+        return cls(pack.image_features, pack.text_features, pack.captions or [""] * len(pack.ids), pack.ids,
+                   metadata)
+
+    @classmethod
+    def from_folder(cls, folder, clip, *, cache_dir):
+        """Encode a folder of pictures with captions.csv beside them, as `reference build` makes it.
+
+        Parameters
+        ----------
+        folder : path; captions.csv has the columns file and caption, further ones such as license are kept
+        clip : Clip of `clip_model.load_clip`, or anything with its `encode_*`, `key` and `provenance`
+        cache_dir : path, where the features are kept: a second call encodes nothing
+
+        Raises
+        ------
+        MissingInput : there is no captions.csv.
+        ValueError : a column is missing, or a file is named twice.
+        """
+        from impart_utils.sources.reference_folder import read_folder
+
+        items, captions, metadata, stamp = read_folder(folder)
+        return encode_pairs(clip, items, captions, metadata, stamp=stamp,
+                            cache=Path(cache_dir) / f"pairs-{Path(folder).name}")
 
     def _pack(self):
-        return Pack(self.image_features, list(self.ids), self.weights,
-                    text_features=self.text_features, captions=list(self.captions), metadata=self.metadata)
+        return Pack(self.image_features, list(self.ids), self.weights, text_features=self.text_features,
+                    captions=list(self.captions), metadata=self.metadata,
+                    license=self.columns.get("license", "not stated"), source=self.metadata.get("source", ""))
 
 
-def from_pack(pack, path="the pack"):
-    """A `ReferenceSet` from a pack; ValueError where it has no text for each picture."""
-    if pack.text_features is None:
-        raise ValueError(f"{path} has no text features for its {len(pack.ids)} pictures: it can't be a "
-                         "reference set. Give the texts as a second file: pack:IMAGES.npz+TEXTS.npz")
-    captions = pack.captions or [""] * len(pack.ids)
-    return ReferenceSet(pack.image_features, pack.text_features, captions, pack.ids,
-                        {"model": pack.model, **pack.metadata})
+from_pack = ReferenceSet.from_pack
+
+
+def encode_pairs(clip, items, captions, metadata, *, stamp, cache):
+    """A `ReferenceSet` of pictures and captions, with all that belongs to a picture that can't be opened cut.
+
+    Parameters
+    ----------
+    clip : Clip;  items : list of m (id, picture or function that opens it);  captions : list of m str
+    metadata : dict as of `ReferenceSet`; "model" and "skipped" (id -> reason) are added
+    stamp : str or number, names the pictures' state in the cache's key
+    cache : path; features are kept in CACHE-images and CACHE-texts
+    """
+    cache = Path(cache)
+    image_features, ids, skipped = encode_to_cache(
+        clip.encode_images, items, cache.with_name(f"{cache.name}-images"), key=f"{clip.key} {stamp}",
+        prepare=clip.prepare)
+    kept = [row for row, (name, _) in enumerate(items) if name not in skipped]
+    texts = [(items[row][0], captions[row]) for row in kept]
+    text_features, _, _ = encode_to_cache(  # which texts there are depends on the pictures' ids
+        clip.encode_texts, texts, cache.with_name(f"{cache.name}-texts"), batch_size=1024,
+        key=f"{clip.key} {content_hash(captions)}")
+    columns = {name: [values[row] for row in kept] for name, values in metadata.get("columns", {}).items()}
+    return ReferenceSet(image_features, text_features, [captions[row] for row in kept], ids,
+                        {**metadata, "model": clip.provenance, "columns": columns, "skipped": skipped})
 
 
 def split(pairs, references, *, seed, draw=0):
@@ -154,122 +260,28 @@ def scaled(image_features, references, scale="unit"):
 
 
 def vanilla_features(image_features, references, *, top_k=8, image_weight=0.5, text_weight=0.05, scale="unit",
-                     neighbor_indices=None):
+                     neighbor_indices=None, backend="auto"):
     """RA-CLIP Vanilla from end to end: retrieve, scale, add (Eq. 1).
 
     Parameters
     ----------
     image_features : array (n, d);  references : ReferenceSet
     neighbor_indices : int array (n, k), optional: add these instead of the `top_k` nearest
+    backend : as for `Retriever`; "torch" also adds by torch, five times as fast as the paper's code
 
     Returns
     -------
     augmented_features : array (n, d), not normalized
     """
     if neighbor_indices is None:
-        _, neighbor_indices = Retriever(references.image_features).search(image_features, top_k)
+        retriever = Retriever(references.image_features, backend=backend)
+        _, neighbor_indices = retriever.search(image_features, top_k)
     v, R_img, R_txt = scaled(image_features, references, scale)
-    return augment_fused(v, neighbor_indices, R_img, R_txt, image_weight=image_weight,
-                         text_weight=text_weight)
-
-
-def build(metadata, folder, *, pairs=1000, seed=0, how="paper", licenses=None, ids=None,
-          source="YFCC15M", retry=False, **download):
-    """Fetch `pairs` pictures of a metadata list and write them with their captions as a reference folder.
-
-    Rows are tried in a seeded order until enough pictures are good, so that 1000 means 1000; after a kill
-    the same call goes on where it was. The same metadata and the same pictures alive give the same set.
-
-    Parameters
-    ----------
-    metadata : path of a list that `sources.metadata.read_metadata` reads, such as the paper's csv
-    folder : where pictures, manifest.csv, captions.csv and card.md go; `folder:FOLDER` is then a reference
-    pairs : int;  seed : int, of the order;  how : "paper" or "full", cleaning of captions
-    licenses : set of codes such as {"by", "by-sa"}, or None for all
-    ids : OpenAI's list of YFCC15M's photos (path), optional: it adds hashes, by which a mirror is asked
-    source : str, what the list is a part of; results name it
-    retry : bool, try rows again that failed before
-    **download : further arguments of `sources.pictures.download_pictures`, such as per_host
-
-    Returns
-    -------
-    rows : DataFrame with file, caption, id, license, page; fewer than `pairs` where the list is used up
-    """
-    import pandas as pd
-
-    from impart_utils.sources.checkpoints import import_clip
-    from impart_utils.sources.features import atomic_path
-    from impart_utils.sources.metadata import (
-        captions,
-        data_card,
-        join_ids,
-        license_code,
-        read_ids,
-        read_metadata,
-        seeded_order,
-    )
-    from impart_utils.sources.pictures import commons_url, download_pictures
-
-    if ids is None:
-        frame = read_metadata(metadata)
-    else:
-        ids = read_ids(ids)
-        frame = join_ids(read_metadata(metadata, ids=ids), ids)  # streamed: a few of 100 million rows
-    table = captions(frame, how, licenses=licenses)
-    order = [row for row in seeded_order(frame, seed) if not table["reason"].iloc[row]]
-    wanted = frame.iloc[order].assign(
-        fallbackurl=[commons_url(name) if name else "" for name in frame["hash"].iloc[order]])
-    manifest = download_pictures(wanted, folder, wanted=pairs, retry=retry, **download)
-    position = {frame["photoid"].iloc[row]: row for row in order}
-    good = [row for row in manifest if row["state"] == "ok"]
-    kept = [position[row["id"]] for row in good]
-    rows = pd.DataFrame({"file": [row["file"] for row in good], "caption": list(table["caption"].iloc[kept]),
-                         "id": [row["id"] for row in good],
-                         "license": [license_code(url) for url in frame["licenseurl"].iloc[kept]],
-                         "page": list(frame["pageurl"].iloc[kept])})
-    with atomic_path(Path(folder) / "captions.csv") as temporary:
-        rows.to_csv(temporary, index=False)
-    with atomic_path(Path(folder) / "source.json") as temporary:
-        origin = {"source": source, "metadata": Path(metadata).name, "seed": seed}
-        temporary.write_text(json.dumps(origin) + "\n")
-    if kept:
-        tokenize = import_clip().tokenize
-        card = data_card(
-            frame, kept, table, source=metadata, seed=seed, how=how,
-            states={row["id"]: row["state"] for row in manifest},
-            count_tokens=lambda caption: int((tokenize(caption, 1000, truncate=True) != 0).sum()))
-        with atomic_path(Path(folder) / "card.md") as temporary:
-            temporary.write_text(card)
-    return rows
-
-
-def main():
-    """Build a reference set: python -m impart_utils.reference build --metadata FILE --out FOLDER."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m impart_utils.reference", description=main.__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("build", help=build.__doc__.splitlines()[0])
-    command.add_argument("--metadata", required=True, help="the paper's csv, YFCC100M's tab file, or parquet")
-    command.add_argument("--ids", help="OpenAI's id list, which adds hashes for the mirror")
-    command.add_argument("--pairs", type=int, default=10_000, help="1000 references and 9000 to train RAM")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--captions", choices=["paper", "full"], default="paper")
-    command.add_argument("--licences", help="codes to keep, such as by,by-sa; all otherwise")
-    command.add_argument("--per-host", type=float, default=2.0, help="requests per second to one host")
-    command.add_argument("--retry", action="store_true", help="try rows again that failed before")
-    command.add_argument("--source", default="YFCC15M", help="what the list is a part of")
-    command.add_argument("--out", default=str(ROOT / "data" / "reference" / "yfcc"))
-    given = parser.parse_args()
-    try:
-        rows = build(given.metadata, given.out, pairs=given.pairs, seed=given.seed, how=given.captions,
-                     ids=given.ids, licenses=set(given.licences.split(",")) if given.licences else None,
-                     source=given.source, retry=given.retry, per_host=given.per_host)
-    except (MissingInput, ValueError, OSError, ImportError) as error:
-        sys.exit(str(error))
-    print(f"{len(rows)} of {given.pairs} pairs are in {given.out}; "
-          "what became of each row: manifest.csv there.")
+    add = augment_torch if choose_backend(backend, len(references)) == "torch" else augment_fused
+    return add(v, neighbor_indices, R_img, R_txt, image_weight=image_weight, text_weight=text_weight)
 
 
 if __name__ == "__main__":
+    from impart_utils.sources.reference_folder import main
+
     main()

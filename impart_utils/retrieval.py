@@ -1,10 +1,11 @@
 """The k nearest references of each query by cosine, exact; its own row can be left out."""
 
+from functools import cached_property
+
 import numpy as np
 
+from impart_utils.search_backends import choose_backend, search_function, settle_ties
 from impart_utils.zeroshot import unit
-
-BACKENDS = ("sklearn", "torch", "faiss")
 
 
 class Retriever:
@@ -15,24 +16,24 @@ class Retriever:
     Parameters
     ----------
     reference_features : array (m, d), any norms: a normalized copy is kept
-    backend : "sklearn" (default), "torch" (GPU where there is one) or "faiss" (the `scale` extra)
-        All are exact and differ only where references tie. scikit-learn is right up to about 100,000
-        references, the others above.
+    backend : "auto" (default), "sklearn", "torch" (GPU where there is one) or "faiss" (the `scale` extra)
+        All are exact: their cosines differ by less than 1e-6, and so they differ only in which of two
+        references that are as near comes first. "auto" is scikit-learn up to 100,000 references; above,
+        FAISS where it is installed, else torch.
 
     Attributes
     ----------
     references : float32 array (m, d), unit rows
+    backend : "sklearn", "torch" or "faiss"
 
     Raises
     ------
     ValueError : unknown backend, or references that are zero, not finite or not (m, d).
     """
 
-    def __init__(self, reference_features, *, backend="sklearn"):
-        if backend not in BACKENDS:
-            raise ValueError(f"Unknown backend {backend!r}. Known backends: {', '.join(BACKENDS)}.")
+    def __init__(self, reference_features, *, backend="auto"):
         self.references = _unit_rows(reference_features, "reference_features")
-        self.backend = backend
+        self.backend = choose_backend(backend, len(self.references))
 
     def search(self, image_features, top_k, *, exclude=None):
         """The `top_k` most similar references of each query, best first; of equal ones the first row.
@@ -60,8 +61,8 @@ class Retriever:
         if queries.shape[1] != d:
             raise ValueError(f"Expected image_features with {d} columns like the references, "
                              f"got {queries.shape[1]}. Encode both with the same model.")
-        excluded = _exclusions(exclude, len(queries), m)
-        most = max((len(rows) for rows in excluded), default=0)
+        excluded = _exclusions(exclude, len(queries), m)  # (n, e)
+        most = int((excluded >= 0).sum(axis=1).max(initial=0))
         if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
             raise ValueError(f"Expected top_k to be a whole number of at least 1, got {top_k!r}.")
         if top_k + most > m:
@@ -70,7 +71,9 @@ class Retriever:
                              "Lower top_k or use a larger reference set.")
         similarities, indices = self._nearest(queries, top_k + most)
         if most:
-            keep = _kept(indices, excluded, top_k)  # (n, k) positions
+            hidden = (indices[:, :, None] == excluded[:, None, :]).any(axis=2)  # (n, k + most)
+            # a stable sort of False before True keeps the falling order among the rest
+            keep = np.argsort(hidden, axis=1, kind="stable")
             similarities, indices = (np.take_along_axis(block, keep, axis=1)
                                      for block in (similarities, indices))
         return similarities[:, :top_k].astype(np.float32), indices[:, :top_k].astype(np.int64)
@@ -78,89 +81,48 @@ class Retriever:
     def _nearest(self, queries, k):
         if len(queries) == 0:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        search = {"sklearn": _sklearn, "torch": _torch, "faiss": _faiss}[self.backend]
         # one more than asked for shows where the last place is tied
-        similarities, indices = _order(*search(self.references, queries, min(k + 1, len(self.references))))
-        _settle_ties(self.references, queries, similarities, indices, k)
+        similarities, indices = self._search(queries, min(k + 1, len(self.references)))
+        settle_ties(self.references, queries, similarities, indices, k)
         return similarities[:, :k], indices[:, :k]
 
-
-def _sklearn(references, queries, k):
-    from sklearn.neighbors import NearestNeighbors
-
-    index = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="cosine").fit(references)
-    distances, indices = index.kneighbors(queries)
-    return 1.0 - distances, indices
-
-
-def _torch(references, queries, k, block=1000):
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    table = torch.from_numpy(references).to(device)
-    similarities, indices = [], []
-    for start in range(0, len(queries), block):  # (b, d) @ (d, m): never more than block x m scores at once
-        best = (torch.from_numpy(queries[start:start + block]).to(device) @ table.T).topk(k, dim=1)
-        similarities.append(best.values.cpu().numpy())
-        indices.append(best.indices.cpu().numpy())
-    return np.concatenate(similarities), np.concatenate(indices)
-
-
-def _faiss(references, queries, k):
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("backend='faiss' needs the package faiss-cpu: pip install -e '.[scale]', "
-                          "or use backend='torch'.") from error
-    index = faiss.IndexFlatIP(references.shape[1])
-    index.add(references)
-    return index.search(queries, k)
-
-
-def _order(similarities, indices):
-    """Sort each row by falling similarity, then rising index: ties come out the same on every backend."""
-    order = np.lexsort((indices, -similarities), axis=1)
-    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(indices, order, axis=1)
-
-
-def _settle_ties(references, queries, similarities, indices, k):
-    """Where the k-th and the next reference are as good as equal, backends take any: here the first rows."""
-    if indices.shape[1] == k:
-        return
-    for row in np.flatnonzero(similarities[:, k - 1] - similarities[:, k] < 2e-7):
-        scores = (references * queries[row]).sum(axis=1)  # (m, d) -> (m,): equal references, equal scores
-        best = np.lexsort((np.arange(len(scores)), -scores))[:k]
-        similarities[row, :k], indices[row, :k] = scores[best], best
+    @cached_property
+    def _search(self):
+        """Made at the first search: an index may hold a second copy of the references."""
+        return search_function(self.backend, self.references)
 
 
 def _exclusions(exclude, n, m):
+    """Rows to leave out per query: int array (n, e), each at most once in a row, filled up with -1."""
     if exclude is None:
-        return []
+        return np.empty((n, 0), np.int64)
     if len(exclude) != n:
         raise ValueError(f"Expected exclude to have one entry for each of {n} queries, got {len(exclude)}.")
-    excluded = []
-    for query, rows in enumerate(exclude):
-        rows = np.atleast_1d(np.asarray(rows)) if np.size(rows) else np.empty(0, np.int64)
-        if not np.issubdtype(rows.dtype, np.integer):
-            raise ValueError(f"Expected exclude to hold whole numbers, got {rows.dtype} for query {query}.")
-        rows = np.unique(rows[rows != -1])
-        if rows.size and (rows[0] < 0 or rows[-1] >= m):
-            raise ValueError(f"Expected exclude to hold rows from 0 to {m - 1}, or -1; got {rows[0]} to "
-                             f"{rows[-1]} for query {query}.")
-        excluded.append(rows)
+    if isinstance(exclude, np.ndarray) and exclude.ndim == 1 and np.issubdtype(exclude.dtype, np.integer):
+        excluded = exclude[:, None]
+    else:
+        lists = [np.unique(rows) if np.size(rows) else np.empty(0, np.int64) for rows in exclude]
+        for query, rows in enumerate(lists):
+            if not np.issubdtype(rows.dtype, np.integer):
+                raise ValueError("Expected exclude to hold whole numbers, "
+                                 f"got {rows.dtype} for query {query}.")
+        excluded = np.full((n, max(map(len, lists), default=0)), -1, np.int64)
+        for query, rows in enumerate(lists):
+            excluded[query, :len(rows)] = rows
+    if (bad := np.flatnonzero(((excluded < -1) | (excluded >= m)).any(axis=1))).size:
+        rows = excluded[bad[0]][excluded[bad[0]] != -1]
+        raise ValueError(f"Expected exclude to hold rows from 0 to {m - 1}, or -1; got {rows.min()} to "
+                         f"{rows.max()} for query {bad[0]}.")
     return excluded
 
 
-def _kept(indices, excluded, top_k):
-    hidden = np.zeros(indices.shape, dtype=bool)
-    for query, rows in enumerate(excluded):
-        hidden[query] = np.isin(indices[query], rows)
-    # a stable sort of False before True keeps the falling order among the rest
-    return np.argsort(hidden, axis=1, kind="stable")[:, :top_k]
-
-
 def _unit_rows(features, name):
+    """A float32 copy with rows of length 1; ValueError where a row has no direction."""
     features = np.asarray(features)
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(f"Expected {name} of shape (rows, d), got {features.shape}.")
+    if features.dtype == np.float32:  # the usual case, at a quarter of the cost of the careful way below
+        norms = np.sqrt(np.einsum("nd,nd->n", features, features))
+        if np.isfinite(norms).all() and norms.min(initial=1.0) > 1e-12:
+            return np.ascontiguousarray(features / norms[:, None])
     return np.ascontiguousarray(unit(features.astype(np.float64), name), dtype=np.float32)

@@ -1,8 +1,6 @@
 """Run the notebooks, keep a record of the run, build the HTML book."""
 
 import argparse
-import ast
-import dataclasses
 import importlib.util
 import logging
 import os
@@ -11,21 +9,17 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from impart_utils import config
 from impart_utils.run_record import peak_memory, save_record, start_record
+from impart_utils.run_settings import Stop, assign, check_inputs, choose, find_packs, parse_settings
 
 NOTEBOOKS = config.ROOT / "notebooks"
 COMMANDS = """./run_all.sh test runs the tests: what follows goes to pytest, for example -m "not slow".
 ./run_all.sh lab opens JupyterLab in notebooks/: what follows goes to JupyterLab.
 ./run_all.sh handout makes copies of the notebooks without solutions, and with open ones (--help says more).
 Without bash, once the kit is installed: python -m impart_utils.run, with the same arguments."""
-
-
-class Stop(Exception):
-    """Ends the run with a message for the user, without a traceback."""
 
 
 def main(arguments=None):
@@ -64,6 +58,8 @@ def parse(arguments):
     parser.add_argument("--profile", default="demo",
                         help="demo (default): the toy world, no network; paper: the paper's data and sizes")
     parser.add_argument("--only", metavar="02,04", help="run these notebooks alone")
+    parser.add_argument("--features", metavar="DIR", help="take data sets, references and films from the "
+                        "feature packs in DIR, without pictures or CLIP's weights (data/README.md)")
     parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], dest="settings",
                         help="give a notebook parameter another value; may be repeated")
     parser.add_argument("--no-book", action="store_false", dest="book", help="leave out the HTML book")
@@ -121,87 +117,41 @@ def run_copies(folder, output, *, book):
 def run_notebooks(options, notebooks=NOTEBOOKS):
     """Run the chosen notebooks in order, up to the first that fails; returns 0 or raises Stop."""
     require("papermill", "ipykernel", *(["sphinx", "myst_nb", "sphinx_book_theme"] if options.book else []))
-    paths = choose(sorted(notebooks.glob("[0-9][0-9]_*.ipynb")), options.only)
+    chosen = choose(sorted(notebooks.glob("[0-9][0-9]_*.ipynb")), options.only)
     settings = parse_settings(options.settings)
-    parameters = assign(settings, paths, options.profile)
-    run_config = check_inputs(options.profile, settings, paths)
+    packs = find_packs(options, settings)
+    parameters = assign(settings, chosen, options.profile, packs)
+    run_config, skipped = check_inputs(options.profile, settings, chosen, packs)
     for given in parameters.values():  # relative paths count from here, the notebooks run in their own folder
         given.update({name: ",".join(value) if isinstance(value, tuple) else value
                       for name, value in vars(run_config).items() if given.get(name) is not None})
-    record = start_record(run_config, settings, paths, keep_others=options.only is not None)
+    record = start_record(run_config, settings, chosen, keep_others=options.only is not None)
     os.environ["IMPART_RUN_ID"] = record["run_id"]  # for the kernels' results
+    record.update({"packs": packs.packs} if packs else {})
+    for path, reason in skipped.items():
+        record["notebooks"][path.stem] = {"status": "skipped", "reason": reason,
+                                          **{name: record[name] for name in ("run_id", "commit")}}
     save_record(record, run_config)
     run_config.executed_dir.mkdir(parents=True, exist_ok=True)
+    paths = [path for path in chosen if path not in skipped]
     for number, path in enumerate(paths, start=1):
         label = f"[{number}/{len(paths)}] {path.stem} ... "
         failure = run_notebook(path, parameters[path], run_config, record, label)
         if failure:
             raise Stop(f"\n{failure}\n\n{number - 1} of {len(paths)} notebooks ran, {path.stem} did not. "
                        f"As far as it came: {run_config.executed_dir / path.name}")
+    from impart_utils.evidence import report  # here, since it imports pandas and --help needs none
+
+    print(f"Report: {report.write_report(run_config)}")
     if options.book:
         ran = [name for name, row in record["notebooks"].items()
                if row["status"] == "ok" and (run_config.executed_dir / f"{name}.ipynb").is_file()]
         print(f"Book: {build_book(run_config, ran).as_uri()}")
     print(f"Results: {run_config.results_dir}\nExecuted notebooks: {run_config.executed_dir}")
-    print(f"{len(paths)} of {len(paths)} notebooks ran, {time.time() - record['started']:.0f} s", flush=True)
+    left_out = f", {len(skipped)} skipped" if skipped else ""
+    print(f"{len(paths)} of {len(chosen)} notebooks ran{left_out}, {time.time() - record['started']:.0f} s",
+          flush=True)
     return 0
-
-
-def choose(paths, only):
-    """The notebooks whose numbers `only` names ("02,4"), in order; all of them where it is None."""
-    known = {path.name[:2]: path for path in paths}
-    if not known:
-        raise Stop("Found no notebooks named like 00_name.ipynb.")
-    numbers = known if only is None else [number.strip().zfill(2) for number in only.split(",")]
-    for number in numbers:
-        if number not in known:
-            raise Stop(f"Unknown notebook {number!r}. Known: {', '.join(path.stem for path in paths)}.")
-    return [known[number] for number in sorted(set(numbers))]
-
-
-def parse_settings(pairs):
-    """["top_k=16", "limit=null"] -> {"top_k": 16, "limit": None}; what is no literal stays text."""
-    settings = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise Stop(f"Expected --set NAME=VALUE, got {pair!r}.")
-        words = {"null": None, "none": None, "true": True, "false": False}
-        settings[name] = words.get(text.lower(), text)
-        with suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(text)
-            settings[name] = value if isinstance(value, (int, float, str, list, dict, type(None))) else text
-    return settings
-
-
-def assign(settings, paths, profile):
-    """The parameters of each notebook: the profile, and those of `settings` that it has."""
-    import papermill
-
-    known = {path: list(papermill.inspect_notebook(str(path))) for path in paths}
-    names = sorted({name for parameters in known.values() for name in parameters} - {"profile"})
-    where = {name: ", ".join(path.name[:2] for path in paths if name in known[path]) for name in names}
-    if "profile" in settings:
-        raise Stop("The profile has its own option: --profile demo or --profile paper.")
-    for unknown in sorted(set(settings) - set(names)):
-        listed = "; ".join(f"{name} ({numbers})" for name, numbers in where.items()) or "none"
-        raise Stop(f"No notebook of this run has a parameter {unknown!r}. Known, and where: {listed}.")
-    return {path: {"profile": profile, **{name: settings[name] for name in settings if name in known[path]}}
-            for path in paths}
-
-
-def check_inputs(profile, settings, paths):
-    """The run's configuration; says what is wrong or missing before the first notebook starts."""
-    known = {field.name for field in dataclasses.fields(config.Config)} - {"profile"}
-    try:
-        run_config = config.load_config(profile, **{name: settings[name] for name in known & set(settings)})
-        if not run_config.is_toy:  # imports take a second
-            from impart_utils.preflight import require_inputs
-
-            require_inputs(run_config, [path.name[:2] for path in paths])
-    except (ValueError, FileNotFoundError, config.MissingInput) as error:
-        raise Stop(str(error)) from error
-    return run_config
 
 
 def run_notebook(path, parameters, run_config, record, label):
@@ -268,6 +218,8 @@ def describe(number, source, name, message):
 
 def build_book(run_config, names, *, strict=False):
     """Build these executed notebooks of the profile into book/_build/html; returns the path of index.html."""
+    from impart_utils.evidence import report
+
     build = config.output_root() / "book" / "_build"
     source = build / "source"
     shutil.rmtree(build, ignore_errors=True)
@@ -276,6 +228,7 @@ def build_book(run_config, names, *, strict=False):
     (source / "notebooks").mkdir()
     for name in names:
         shutil.copy(run_config.executed_dir / f"{name}.ipynb", source / "notebooks")
+    report.write_page(run_config, source, names)
     command = [sys.executable, "-m", "sphinx", "-q", *(["-W", "--keep-going"] if strict else []),
                "-d", build / "doctrees", source, build / "html"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -5,9 +5,11 @@ import json
 import os
 import platform
 import secrets
+import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from impart_utils import config
 
@@ -29,8 +31,24 @@ def start_record(run_config, settings, paths, *, keep_others):
         "settings": settings, "seed": run_config.seed, "threads": os.environ["OMP_NUM_THREADS"],
         "versions": {"python": platform.python_version(), "platform": platform.platform(),
                      **{name: packages[name] for name in RECORDED if name in packages}},
+        "machine": machine(),
         "selected": selected, "notebooks": {name: rows[name] for name in rows if name not in selected},
     }
+
+
+def machine():
+    """Processor, cores, memory in GB and graphics cards; "" where the system doesn't say."""
+    import psutil
+
+    processor, cards = platform.processor(), ""
+    with suppress(OSError, StopIteration):  # Linux alone has this file, which names the model
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    with suppress(OSError, subprocess.SubprocessError):  # torch knows, too, but takes seconds to import
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        cards = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    return {"processor": processor or platform.machine(), "cores": os.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1), "gpu": cards.replace("\n", ", ")}
 
 
 def save_record(record, run_config):

@@ -1,4 +1,4 @@
-"""Films as features: frames by timestamp, pooling over frames, ranking of films."""
+"""Films as features: frames by timestamp, decoded in one pass and encoded in batches."""
 
 import os
 import warnings
@@ -7,7 +7,14 @@ from fractions import Fraction
 
 import numpy as np
 
-POOLINGS = ("mean_raw", "mean_unit", "max", "query_scored")
+from impart_utils.film_scores import (  # noqa: F401  pooling and ranking can be had from here too
+    POOLINGS,
+    best_first,
+    pool,
+    rank_films,
+    score_films,
+)
+
 LOST_SECONDS = 1  # a film that ends this long before its declared end is called partial
 
 
@@ -15,7 +22,7 @@ class PartialFilmWarning(UserWarning):
     """A film's end is missing or damaged; the frames before it were given out."""
 
 
-def sample_frames(path, fps=4.0, *, protocol="timestamps", problems=None):
+def sample_frames(path, fps=4.0, *, protocol="timestamps", problems=None, side=None):
     """The pictures of a film at a steady rate, in one pass, whatever its own frame rate is.
 
     Parameters
@@ -31,6 +38,9 @@ def sample_frames(path, fps=4.0, *, protocol="timestamps", problems=None):
         Gets, after the last picture, a line on why the film is partial. None: a PartialFilmWarning
         instead. Partial: damage stopped the decoder (at the first), or the film ends a second or more
         before its declared end. MPEG-TS declares none, so there only damage tells.
+    side : int or None
+        The decoder scales each picture (bicubic) so that its shorter side has so many pixels. None: it
+        doesn't.
 
     Yields
     ------
@@ -39,8 +49,8 @@ def sample_frames(path, fps=4.0, *, protocol="timestamps", problems=None):
 
     Raises
     ------
-    FileNotFoundError; ValueError : not a film, no video stream, fps <= 0, unknown protocol: at once;
-        not one good frame: at the first picture.
+    FileNotFoundError; ValueError : not a film, no video stream, fps or side <= 0, unknown protocol: at
+        once; not one good frame: at the first picture.
     """
     if not 0 < fps < float("inf"):
         raise ValueError(f"Expected fps > 0 frames per second, got fps={fps}.")
@@ -48,27 +58,30 @@ def sample_frames(path, fps=4.0, *, protocol="timestamps", problems=None):
         raise ValueError(f"Unknown protocol {protocol!r}. Known protocols: timestamps, paper_code.")
     if protocol == "paper_code" and fps != 4:
         raise ValueError(f"Expected fps=4 with protocol='paper_code' (step int(rate) // 4), got fps={fps}.")
+    if side is not None and not side > 0:
+        raise ValueError(f"Expected side > 0 pixels or None, got side={side}.")
     container, stream = _open(path)
+    shown = _on_screen(path, container, stream, problems)
     if protocol == "paper_code":
-        return _every_nth(_on_screen(path, container, stream, problems), _paper_step(path, container, stream))
+        return _every_nth(shown, _paper_step(path, container, stream), side)
     # a float such as 0.1 is a trifle off; the fraction that was meant keeps frame boundaries exact
-    return _hold(_on_screen(path, container, stream, problems), Fraction(fps).limit_denominator(1_000_000))
+    return _hold(shown, Fraction(fps).limit_denominator(1_000_000), side)
 
 
-def _hold(shown, fps):
+def _hold(shown, fps, side):
     sample = 0
     for frame, _, end in shown:
         picture = None
         while sample / fps < end:
-            picture = picture or _picture(frame)
+            picture = picture or _picture(frame, side)
             yield float(sample / fps), picture
             sample += 1
 
 
-def _every_nth(shown, step):
+def _every_nth(shown, step, side):
     for number, (frame, begin, _) in enumerate(shown):
         if number % step == 0:
-            yield float(begin), _picture(frame)
+            yield float(begin), _picture(frame, side)
 
 
 def _paper_step(path, container, stream):
@@ -175,8 +188,13 @@ def _declared_end(container, stream):
     return Fraction(container.duration, 1_000_000) if alone else None
 
 
-def _picture(frame):
-    image = frame.to_image()
+def _picture(frame, side=None):
+    if side is None:
+        image = frame.to_image()
+    else:  # to the size that torchvision's Resize, and so CLIP's preprocessing, gives: that then only crops
+        shorter = min(frame.width, frame.height)
+        image = frame.to_image(width=int(side * frame.width / shorter),
+                               height=int(side * frame.height / shorter), interpolation="BICUBIC")
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image  # both counter-clockwise
 
 
@@ -192,16 +210,26 @@ class FilmFeatures:
     partial: str
 
 
-def encode_film(encode_images, path, *, fps=4.0, batch_size=32, protocol="timestamps"):
+def encode_film(encode_images, path, *, fps=4.0, batch_size=32, protocol="timestamps", resize="clip",
+                side=224):
     """A film's `FilmFeatures`, in batches: pictures in memory don't grow with the film's length.
 
     Parameters
     ----------
     encode_images : callable, list of b PIL pictures -> array (b, d), for example ``clip.encode_images``
     path, fps, protocol : see `sample_frames`, also for the errors
+    resize : "clip" or "decoder"
+        "clip": `encode_images` gets whole frames and scales them itself, as CLIP was trained. "decoder": the
+        decoder scales them, which saves time and moves the features a little (benchmarks/video.py says how
+        far): don't mix the two in one gallery.
+    side : int, pixels on the shorter side that the model takes (OpenAI's ViT-B/32: 224), for "decoder"
     """
+    if resize not in ("clip", "decoder"):
+        raise ValueError(f"Unknown resize {resize!r}. Known: clip, decoder.")
     timestamps, features, batch, problems = [], [], [], []
-    for seconds, picture in sample_frames(path, fps, protocol=protocol, problems=problems):
+    frames = sample_frames(path, fps, protocol=protocol, problems=problems,
+                           side=side if resize == "decoder" else None)
+    for seconds, picture in frames:
         timestamps.append(seconds)
         batch.append(picture)
         if len(batch) == batch_size:
@@ -211,105 +239,3 @@ def encode_film(encode_images, path, *, fps=4.0, batch_size=32, protocol="timest
         features.append(encode_images(batch))
     frame_features = np.concatenate(features).astype(np.float32)  # list of (b, d) -> (f, d)
     return FilmFeatures(np.array(timestamps), frame_features, "; ".join(problems))
-
-
-def pool(frame_features, how="mean_raw"):
-    """One vector for a film: float32 (d,), not normalized, from its frame_features (f, d).
-
-    `how` is "mean_raw", the mean of the vectors as they are (the paper's code; long vectors count
-    more), or "mean_unit", the mean of their directions. The other POOLINGS need a query: `score_films`.
-    """
-    if how not in ("mean_raw", "mean_unit"):
-        raise ValueError(f"Unknown pooling {how!r}. Known: mean_raw, mean_unit; with a query in score_films "
-                         f"also {', '.join(POOLINGS[2:])}.")
-    frames = (_unit if how == "mean_unit" else _matrix)(frame_features, "frame_features")  # (f, d)
-    return frames.mean(axis=0).astype(np.float32)
-
-
-def score_films(query_features, films, how="mean_raw", *, tau=0.1):
-    r"""Similarity of each query with each film, whose frames are pooled in one of four ways.
-
-    "mean_raw" and "mean_unit" as in `pool`; "max", the cosine with the best frame; "query_scored"
-    (Bain et al. 2022): a mean of the unit frames f weighted by how well each fits the query t,
-
-    .. math:: a_j = \mathrm{softmax}_j(\cos(t, f_j) / \tau), \quad s = \cos(t, \sum_j a_j f_j),
-
-    which tends to "max" for small :math:`\tau` and to "mean_unit" for large.
-
-    Parameters
-    ----------
-    query_features : array (q, d), texts or pictures;  films : list of arrays (f, d), one per film
-
-    Returns
-    -------
-    similarities : float32 array (q, number of films); `best_first` orders them
-    """
-    if how not in POOLINGS:
-        raise ValueError(f"Unknown pooling {how!r}. Known: {', '.join(POOLINGS)}.")
-    if not len(films) or not tau > 0:
-        raise ValueError(f"Expected at least one film and tau > 0, got {len(films)} films and tau={tau}.")
-    if how in ("mean_raw", "mean_unit"):
-        return _cosines(query_features, np.stack([pool(frames, how) for frames in films]))
-    queries, columns = _unit(query_features, "query_features"), []
-    for frames in films:
-        similarities = _cosines(queries, frames, "frame_features")  # (q, f)
-        if how == "max":
-            columns.append(similarities.max(axis=1))
-            continue
-        weights = np.exp((similarities - similarities.max(axis=1, keepdims=True)) / tau)  # the largest is 1
-        pooled = weights @ _unit(frames, "frame_features")  # (q, f) @ (f, d) -> (q, d)
-        columns.append((queries * _unit(pooled, "pooled frames")).sum(axis=1))
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
-def rank_films(query_features, film_features):
-    """All films for each query, best first, by cosine whatever the norms.
-
-    Parameters
-    ----------
-    query_features : array (q, d);  film_features : array (f, d), one row per film
-
-    Returns
-    -------
-    similarities : float32 array (q, f), in the order of film_features
-    order : int array (q, f), rows of film_features from best to worst; equal ones by row
-
-    Raises
-    ------
-    ValueError : different dimensions, an empty array, a row that is zero, NaN or infinite.
-    """
-    similarities = _cosines(query_features, film_features)
-    return similarities, best_first(similarities)
-
-
-def best_first(similarities):
-    """Indices (q, f) of the columns from the highest to the lowest similarity; equal ones by index."""
-    similarities = np.asarray(similarities)
-    if np.isnan(similarities).any():
-        raise ValueError("Expected similarities without NaN: what is not a number has no rank.")
-    return np.argsort(-similarities, axis=1, kind="stable")
-
-
-def _cosines(query_features, features, name="film_features"):
-    """float32 (q, f). Worked in float64, so that equal films get equal numbers and ties stay ties."""
-    queries, films = _unit(query_features, "query_features"), _unit(features, name)
-    if queries.shape[1] != films.shape[1]:
-        raise ValueError(f"Expected query_features and {name} of one dimension, got {queries.shape} and "
-                         f"{films.shape}. Encode both with the same model.")
-    return (queries @ films.T).astype(np.float32)  # (q, d) @ (d, f) -> (q, f)
-
-
-def _matrix(features, name):
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"Expected {name} of shape (rows, d) with at least one row, got {features.shape}.")
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1) | ~features.any(axis=1))
-    if len(bad):
-        raise ValueError(f"Row {bad[0]} of {name} is zero or not finite (NaN or infinity): it "
-                         "has no direction. Encode that item again or leave it out.")
-    return features
-
-
-def _unit(features, name):
-    features = _matrix(features, name)
-    return features / np.linalg.norm(features, axis=1, keepdims=True)

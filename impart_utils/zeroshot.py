@@ -28,7 +28,7 @@ def class_features(encode_texts, class_names, templates=(PAPER_TEMPLATE,)):
     for template in templates:
         if "{}" not in template:
             raise ValueError(f"Expected '{{}}' in each template, for the class name; got {template!r}.")
-    prompts = [template.format(name) for name in class_names for template in templates]
+    prompts = [template.replace("{}", name) for name in class_names for template in templates]
     features = unit(encode_texts(prompts)).reshape(len(class_names), len(templates), -1)  # (c, t, d)
     return unit(features.mean(axis=1))  # (c, t, d) -> (c, d)
 

@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impart_utils import cached, clip_model, training
+from impart_utils import cached, clip_model, ram_jobs, training
 from impart_utils.config import MissingInput, load_config
 from impart_utils.reference import ReferenceSet, scaled
 from impart_utils.retrieval import Retriever
 from impart_utils.sources.checkpoints import TINY_PATH
 from impart_utils.sources.features import Pack, save_pack
+from impart_utils.zeroshot import accuracy, predict
 
 needs_weights = pytest.mark.skipif(not TINY_PATH.is_file(), reason="data/toy_clip.safetensors isn't here")
 
 
 def forget():
     """What a new kernel doesn't know: only the disk is left."""
-    for function in (cached.clip, cached.test_set, cached.pair_pool):
-        getattr(function, "cache_clear", lambda: None)()
+    for function in (cached._clip, cached.test_set, cached.pair_pool):
+        function.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,7 @@ class FakeClip:
     """Colors and letters to three numbers, so that tests need no weights; counts what it encodes."""
 
     name, dim, key, provenance = "fake", 3, "fake-key", "fake weights"
+    prepare = None  # pictures reach encode_images as they are
 
     def __init__(self):
         self.images = self.texts = 0
@@ -310,39 +312,86 @@ def test_queries_and_references_of_different_weights_are_refused(fake, tmp_path,
 
 def test_ram_is_trained_once(fake, tmp_path, monkeypatch):
     config = settings(make_pairs(tmp_path / "yfcc"))
-    monkeypatch.setattr(training, "RAM", lambda dim, **options: _ram(dim, **options))
-    ram, history = cached.trained_ram(config, scale="raw")
+
+    def train(**arguments):
+        return cached.trained_ram(config, **{"scale": "raw", "heads": 1, **arguments})  # 3 = 1 head x 3
+
+    ram, history = train()
     assert len(history) == 1 and history[0]["epoch"] == 1 and not ram.training
-    seeds = [cached.trained_ram(config, scale="raw", seed=seed)[1] for seed in (1, 2)]
-    unit_scale = cached.trained_ram(config, scale="unit")[1]
-    normalized = cached.trained_ram(config, scale="raw", normalize="branch")[1]
-    draw = cached.trained_ram(config, scale="raw", draw=1)[1]
-    losses = [rows[0]["loss"] for rows in (history, *seeds, unit_scale, normalized, draw)]
-    assert len(set(losses)) == 6  # each is a run of its own
-    monkeypatch.setattr(training, "train_ram", None)
-    again, again_history = cached.trained_ram(config, scale="raw")
+    seeds = [train(seed=seed)[1] for seed in (1, 2)]
+    others = [train(**change)[1] for change in (
+        {"scale": "unit"}, {"normalize": "branch"}, {"draw": 1}, {"pairs": 10}, {"configuration": "no_relu"},
+        {"neighbors_from": "training"}, {"temperature": 0.5})]
+    losses = [rows[0]["loss"] for rows in (history, *seeds, *others)]
+    assert len(set(losses)) == 10  # each is a run of its own
+    held_out = train(validation=5)[1]  # of 15 pairs: trains on the first 10
+    assert held_out[0]["loss"] == others[3][0]["loss"] and held_out[0]["validation_loss"] > 0
+    monkeypatch.setattr(ram_jobs, "train_ram", None)
+    again, again_history = train()
     assert again_history == history
     for name, value in ram.state_dict().items():
         assert (again.state_dict()[name] == value).all(), name
-    assert cached.trained_ram(config, scale="raw", seed=2)[1] == seeds[1]
+    assert train(seed=2)[1] == seeds[1]
+    assert train(normalize="none")[1] == history  # what the configuration says anyway
+    assert train(configuration="branch")[1] == others[1]
 
 
-def _ram(dim, **options):
-    from impart_utils.ram import RAM
+def test_scores_after_each_epoch_do_not_change_the_training(fake, tmp_path, pictures, monkeypatch):
+    config = settings(make_pairs(tmp_path / "yfcc"), ram_epochs=2)
+    name = f"folder:{pictures}"
+    plain_ram, plain = cached.trained_ram(config, heads=1)
+    scored_ram, scored = cached.trained_ram(config, heads=1, evaluate=(name,))
+    assert [row["epoch"] for row in scored] == [0, 1, 2] and "loss" not in scored[0]
+    assert [row["epoch"] for row in plain] == [1, 2] and not any("tests" in row for row in plain)
+    assert [row["loss"] for row in scored[1:]] == [row["loss"] for row in plain]
+    for key, value in plain_ram.state_dict().items():
+        assert (scored_ram.state_dict()[key] == value).all(), key
+    test = cached.test_set(config, name)
+    augmented = cached.ram_features(config, test, heads=1)
+    right = accuracy(predict(augmented, test.class_features), test.labels)
+    assert scored[2]["tests"][test.name]["accuracy"] == right
+    monkeypatch.setattr(ram_jobs, "train_ram", None)  # what is known suffices for less
+    last = cached.trained_ram(config, heads=1, evaluate=(name,), curve=False)[1]
+    assert [row.get("tests") for row in last] == [None, scored[2]["tests"]]
+    assert len(cached.trained_ram(config, heads=1)[1]) == 2
 
-    return RAM(dim, **{**options, "heads": 1})  # three dimensions can't be had with 8 heads
 
-
-def test_ram_features_are_rams_output(fake, tmp_path, pictures, monkeypatch):
+def test_ram_features_are_rams_output(fake, tmp_path, pictures):
     config = settings(make_pairs(tmp_path / "yfcc"))
-    monkeypatch.setattr(training, "RAM", lambda dim, **options: _ram(dim, **options))
     test = cached.test_set(config, f"folder:{pictures}")
-    result = cached.ram_features(config, test, scale="unit", normalize="sum")
+    result = cached.ram_features(config, test, scale="unit", normalize="sum", heads=1)
     references, _ = cached.reference_pairs(config)
-    ram, _ = cached.trained_ram(config, scale="unit", normalize="sum")
+    ram, _ = cached.trained_ram(config, scale="unit", normalize="sum", heads=1)
     indices = Retriever(references.image_features).search(test.image_features, 4)[1]
     v, R_img, R_txt = scaled(test.image_features, references, "unit")
     np.testing.assert_array_equal(result, training.apply_ram(ram, v, R_img, R_txt, indices))
+
+
+def test_neighbors_of_training_pairs_among_themselves_leave_their_own_out(fake, tmp_path):
+    config = settings(make_pairs(tmp_path / "yfcc"))
+    references, pairs = cached.reference_pairs(config)
+    similarities, indices = cached.training_neighbors(config, references, pairs, "training")
+    v = pairs.image_features / np.linalg.norm(pairs.image_features, axis=1, keepdims=True)
+    cosines = v @ v.T
+    np.fill_diagonal(cosines, -2)
+    np.testing.assert_allclose(similarities, -np.sort(-cosines, axis=1)[:, :4], atol=1e-6)
+    assert not (indices == np.arange(len(pairs))[:, None]).any()
+    held_apart = cached.training_neighbors(config, references, pairs)[1]
+    np.testing.assert_array_equal(held_apart, cached.neighbors(config, pairs, references)[1])
+    with pytest.raises(ValueError, match="neighbors_from='test'. Known: 'references', 'training'"):
+        cached.training_neighbors(config, references, pairs, "test")
+
+
+def test_pairs_that_are_not_there(fake, tmp_path):
+    config = settings(make_pairs(tmp_path / "yfcc"))
+    told = "Expected pairs from 1 to 15, the training pairs, and validation below pairs, got pairs="
+    for pairs, validation in ((16, 0), (0, 0), (10, 10)):
+        with pytest.raises(ValueError, match=f"{told}{pairs} and validation={validation}"):
+            cached.trained_ram(config, heads=1, pairs=pairs, validation=validation)
+    with pytest.raises(ValueError, match="No pairs are left to train RAM"):
+        cached.trained_ram(settings(tmp_path / "yfcc", references=25), heads=1)
+    with pytest.raises(ValueError, match="Unknown configuration 'papers'. Known: paper_code, branch"):
+        cached.trained_ram(config, configuration="papers")
 
 
 # ---- feature packs alone ----
@@ -379,7 +428,8 @@ def no_clip(monkeypatch):
 
 def test_packs_need_no_clip(packs, no_clip):
     config = load_config(
-        "paper", datasets=packs[0], reference=packs[1], references=20, pairs=36, ram_epochs=1
+        "paper", datasets=packs[0], reference=packs[1], references=20, pairs=36, ram_epochs=1,
+        prompts="stored"
     )
     test = cached.test_set(config, config.datasets[0])
     references, training_pairs = cached.reference_pairs(config)
@@ -392,9 +442,9 @@ def test_packs_need_no_clip(packs, no_clip):
 
 
 def test_a_limit_takes_a_fair_subset_of_a_pack_and_says_so(packs):
-    config = load_config("paper", datasets=packs[0], limit=5)
+    config = load_config("paper", datasets=packs[0], limit=5, prompts="stored")
     test = cached.test_set(config, config.datasets[0])
-    whole = cached.test_set(load_config("paper"), config.datasets[0])
+    whole = cached.test_set(load_config("paper", prompts="stored"), config.datasets[0])
     assert (
         len(test.labels) == 5 and test.n_available == 12 and any("subset of 5" in note for note in test.notes)
     )
@@ -405,9 +455,7 @@ def test_a_limit_takes_a_fair_subset_of_a_pack_and_says_so(packs):
 
 
 def test_a_limit_that_cuts_nothing_of_a_pack_is_no_subset(packs):
-    test = cached.test_set(
-        load_config("paper", limit=12), load_config("paper", datasets=packs[0]).datasets[0]
-    )
+    test = cached.test_set(load_config("paper", limit=12, prompts="stored"), packs[0])
     assert not any("subset" in note for note in test.notes)
 
 
@@ -417,13 +465,15 @@ def test_a_pack_of_pairs_is_no_test_set(packs):
 
 
 def test_scales_that_ram_can_have(packs, tmp_path):
-    config = load_config("paper", datasets=packs[0], reference=packs[1], references=20, pairs=36)
+    config = load_config("paper", datasets=packs[0], reference=packs[1], references=20, pairs=36,
+                         prompts="stored")
     assert cached.ram_scales(config) == ("raw", "unit") and cached.ram_scale(config) == "raw"
     rng = np.random.default_rng(1)
     x = rng.normal(size=(40, 16))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     ReferenceSet(x, x, [""] * 40, list(map(str, range(40)))).save(tmp_path / "unit.safetensors")
-    config = load_config("paper", datasets=packs[0], reference=f"pack:{tmp_path / 'unit.safetensors'}")
+    config = load_config("paper", datasets=packs[0], reference=f"pack:{tmp_path / 'unit.safetensors'}",
+                         prompts="stored")
     assert cached.ram_scales(config) == ("unit",) and cached.ram_scale(config) == "unit"
 
 
@@ -437,7 +487,7 @@ def test_pictures_behind_ids(fake, tmp_path, pictures, packs):
     assert grey[0].size == (64, 64) and len(grey) == 1
     shown = cached.test_pictures(load_config("paper"), f"folder:{pictures}", np.array([4, 0]))
     assert [picture.getpixel((0, 0)) for picture in shown] == [color(4), color(0)]
-    assert len(cached.test_pictures(load_config("paper"), packs[0], [1, 2, 3])) == 3
+    assert len(cached.test_pictures(load_config("paper", prompts="stored"), packs[0], [1, 2, 3])) == 3
 
 
 def test_test_pictures_stay_with_their_rows_where_one_is_broken(fake, pictures):
@@ -513,3 +563,17 @@ def test_another_world_is_encoded_anew(monkeypatch):
     )
     forget()
     assert cached.pair_pool(config).key != first.key
+
+
+def test_weights_that_place_cifars_pictures_elsewhere_are_doubted():
+    """Random features in place of the ten pictures that every ViT-B/32 of OpenAI's places alike."""
+    from types import SimpleNamespace
+
+    model = SimpleNamespace(name="ViT-B/32")
+    ids = [f"cifar10-test-{number:05d}" for number in range(12)]
+    features = np.random.default_rng(0).normal(size=(12, 512)).astype(np.float32)
+    (note,) = cached._doubts(model, "cifar10", ids, features)
+    assert note.startswith("the weights' pictures aren't OpenAI's: FAILED: 45 cosines")
+    assert cached._doubts(model, "cifar100", ids, features) == []
+    assert cached._doubts(model, "cifar10", ids[1:], features[1:]) == []  # a subset: other pictures come first
+    assert cached._doubts(SimpleNamespace(name="tiny"), "cifar10", ids, features) == []

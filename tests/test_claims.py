@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from impart_utils import scored_sets
+from impart_utils.config import load_config
 from impart_utils.evidence import claims, metrics, results
 from impart_utils.evidence.results import CLASSIFICATION_COLUMNS, VIDEO_COLUMNS
 
@@ -26,7 +28,8 @@ def row(dataset="cifar10", method="CLIP", correct=8880, n=10_000, **other):
         "prompts": "a photo of a {}", "names": "raw", "average": "micro",
         "references_id": "" if method == "CLIP" else "1234", "draw": np.nan, "seed": np.nan,
         "correct": correct,
-        "accuracy": correct / n, "low": low, "high": high, **other}
+        "accuracy": correct / n, "low": low, "high": high, "weights": "OpenAI ViT-B/32",
+        "split": "torchvision" if dataset == "caltech101" else "test", **other}
 
 
 def table(*rows, columns=CLASSIFICATION_COLUMNS):
@@ -141,19 +144,44 @@ def test_recorded_differences_decide_references_and_weights():
 
 
 def test_differences_of_test_sets_and_references():
-    test = SimpleNamespace(notes=["a subset of 5 pictures"],
-                           weights="unverified weights of ViT-B/32's architecture")
+    test = paper_test_set(notes=["a subset of 5 pictures"],
+                          weights="unverified weights of ViT-B/32's architecture")
     assert claims.differences(test) == ["a subset of 5 pictures", "weights: unverified weights of ViT-B/32's "
                                         "architecture, the paper's: OpenAI ViT-B/32"]
 
     class References(list):
         metadata = {"source": "yfcc"}
 
-    plain = SimpleNamespace(notes=[], weights="OpenAI ViT-B/32")
+    plain = paper_test_set()
     assert claims.differences(plain, References(range(1000))) == []
     assert "references: 999 from yfcc" in claims.differences(plain, References(range(999)))[0]
     References.metadata = {"source": "unsplash.npz"}
     assert "1000 from unsplash.npz" in claims.differences(plain, References(range(1000)))[0]
+
+
+def paper_test_set(**changes):
+    usual = dict(notes=[], weights="OpenAI ViT-B/32", prompts="a photo of a {}", names="raw", average="micro",
+                 split="test")
+    return SimpleNamespace(**{**usual, **changes})
+
+
+@pytest.mark.parametrize("change, told", [
+    (dict(prompts="openai (18 templates)"), "prompts: openai (18 templates), the paper's: a photo of a {}"),
+    (dict(names="clean"), "names: clean, the paper's: raw"),
+    (dict(average="mean per class"), "average: mean per class, the paper's: micro"),
+    (dict(split="vtab"), "split: vtab, the paper's: torchvision"),
+    (dict(split="as stored"), "split: as stored, the paper's: torchvision"),
+    (dict(prompts="as stored: 'a cat', …", names="stored"), "names: stored, the paper's: raw")])
+def test_another_protocol_is_a_difference(change, told):
+    assert told in claims.differences(paper_test_set(**change))
+    assert claims.differences(paper_test_set(split="torchvision")) == []
+
+
+def test_one_difference_in_row_and_record_is_told_once():
+    told = "prompts: openai (18 templates), the paper's: a photo of a {}"
+    found = judge("table1-cifar10-clip", recorded={"f00d": [told]},
+                  table1=table(row(correct=8880, prompts="openai (18 templates)")))
+    assert found["verdict"] == "not comparable" and found["reason"].count("18 templates") == 1
 
 
 def test_the_exact_protocol_is_found_among_other_rows():
@@ -347,6 +375,50 @@ def test_read_results_keeps_types(tmp_path):
     assert list(found["dataset"]) == ["None", "cifar10"]  # text, not a missing value
     assert found["k"].tolist()[0] == 8 and np.isnan(found["k"].tolist()[1])
     assert found["accuracy"].dtype == float
+
+
+def scored(**changes):
+    """A test set of three classes with 8, 1 and 1 pictures."""
+    labels = np.array([0] * 8 + [1, 2])
+    block = np.eye(3, dtype=np.float32)
+    return scored_sets.TestSet(
+        "caltech101", "Caltech101", block[labels], labels, list("abc"), block, list("abcdefghij"),
+        "openai (34 templates)", "OpenAI ViT-B/32", 10, names="clean", split="vtab", **changes)
+
+
+def test_a_row_records_its_whole_protocol():
+    correct = np.array([True] * 8 + [False, True])
+    config = load_config("paper", prompts="openai", names="clean", caltech="vtab")
+    found = results.classification_row(config, scored(), correct, method="CLIP")
+    assert tuple(found) != () and set(found) == set(CLASSIFICATION_COLUMNS)
+    assert CLASSIFICATION_COLUMNS[-1] == "split"
+    assert [found[name] for name in ("prompts", "names", "average", "split", "correct", "accuracy")] == [
+        "openai (34 templates)", "clean", "micro", "vtab", 9, 0.9]
+    assert (found["low"], found["high"]) == metrics.wilson(9, 10)
+
+
+def test_mean_per_class_has_its_own_interval_and_can_be_read_again(tmp_path):
+    # class 0: 8 of 8, class 1: 0 of 1, class 2: 1 of 1
+    correct = np.array([True] * 8 + [False, True])
+    test = scored(average="mean per class")
+    found = results.classification_row(load_config("paper", average="mean per class"), test, correct,
+                                       method="CLIP")
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["correct"] == 9 and found["n"] == 10
+    assert found["average"] == "mean per class"
+    assert (found["low"], found["high"]) == metrics.mean_per_class_interval(correct, test.labels)
+    micro = results.classification_row(load_config("paper"), scored(), correct, method="CLIP")
+    assert micro["inputs"] != found["inputs"]  # what is recorded of one isn't taken for the other
+    results.write_results([found], tmp_path / "table1.csv", CLASSIFICATION_COLUMNS)
+    read = results.read_results(tmp_path / "table1.csv").iloc[0]
+    assert read["accuracy"] == pytest.approx(2 / 3) and (read["split"], read["names"]) == ("vtab", "clean")
+
+
+def test_unknown_averages_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Unknown average 'macro'. Known: micro, mean per class"):
+        results.averaged(np.array([True]), np.array([0]), "macro")
+    table(row(average="macro")).to_csv(tmp_path / "table1.csv", index=False)
+    with pytest.raises(ValueError, match="column average: unknown average 'macro'. Known: micro, mean per"):
+        results.read_results(tmp_path / "table1.csv")
 
 
 @pytest.mark.parametrize("change, message", [

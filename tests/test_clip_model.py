@@ -1,12 +1,19 @@
 """Loading and running CLIP: equal to OpenAI's own forward pass, whatever the batch."""
 
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from impart_utils import clip_model
 from impart_utils.clip_model import load_clip
-from impart_utils.sources import checkpoints
+from impart_utils.sources import checkpoint_formats, checkpoints, clip_checks, download
+from impart_utils.sources.clip_architectures import architecture
 from impart_utils.sources.features import file_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pkg_resources and torch.jit announce their end
@@ -46,7 +53,7 @@ def pair(request, tmp_path_factory):
     original, path = random_weights(request.param), tmp_path_factory.mktemp("clip") / "model.pt"
     torch.save(original.state_dict(), path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(checkpoints.ARCHITECTURES, "ViT-B/32", checkpoints.architecture(original.state_dict()))
+        patch.setitem(checkpoints.ARCHITECTURES, "ViT-B/32", architecture(original.state_dict()))
         return original, load_clip(str(path), device="cpu", allow_unverified=True)
 
 
@@ -141,6 +148,75 @@ def test_nothing_to_encode(pair):
         assert features.shape == (0, clip.dim) and features.dtype == np.float32
 
 
+def test_pictures_prepared_beforehand_give_the_same(pair):
+    import pickle
+
+    _, clip = pair
+    given = pictures(35)
+    prepare = pickle.loads(packed := pickle.dumps(clip.prepare))  # on its way to another process
+    assert len(packed) < 10_000  # without the model
+    prepared = [prepare(picture) for picture in given]
+    assert all(array.shape == (32, 32, 3) and array.dtype == np.uint8 for array in prepared)
+    expected = clip.encode_images(given)
+    np.testing.assert_array_equal(clip.encode_images(prepared), expected)
+    np.testing.assert_array_equal(clip.encode_images(prepared[:9] + given[9:]), expected)
+
+
+def test_pixels_of_a_batch_are_bit_for_bit_those_of_clips_preprocessing(pair):
+    _, clip = pair
+    given = pictures(9)
+    expected = torch.stack([clip.preprocess(picture) for picture in given])
+    assert torch.equal(clip._pixels([clip.prepare(picture) for picture in given]), expected)
+
+
+def test_many_texts_are_tokenized_and_sorted_window_by_window(pair, monkeypatch):
+    _, clip = pair
+    texts = [f"{text} {number}" for number in range(4) for text in TEXTS]  # 36
+    expected, sizes = clip.encode_texts(texts), []
+    tokenize = checkpoints.import_clip().tokenize
+    monkeypatch.setattr(checkpoints.import_clip(), "tokenize",
+                        lambda texts, **options: sizes.append(len(texts)) or tokenize(texts, **options))
+    monkeypatch.setattr(clip_model, "WINDOW", 10)
+    np.testing.assert_allclose(clip.encode_texts(texts), expected, atol=1e-5)
+    assert sizes == [10, 10, 10, 6]
+
+
+def test_the_way_to_a_gpu(pair, monkeypatch):
+    """Where there is none: large batches, from pinned memory, no waiting for a copy, one for the result."""
+    _, clip = pair
+    given = [clip.prepare(picture) for picture in pictures(5)]
+    expected = clip.encode_images(given), clip.encode_texts(TEXTS)
+    pinned, copied, waited, to, cpu = [], [], [], torch.Tensor.to, torch.Tensor.cpu
+
+    def copy(tensor, *arguments, **options):
+        if arguments[:1] != ("cuda",):
+            return to(tensor, *arguments, **options)
+        copied.append((len(tensor), tensor.dtype, options))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(len(tensor)) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: waited.append(1) or cpu(tensor))
+    monkeypatch.setattr(clip_model, "BATCHES", {"gpu": (2, 4)})
+    found = replace(clip, device="cuda")
+    np.testing.assert_allclose(found.encode_images(given), expected[0], atol=1e-5)
+    assert pinned == [2, 2, 1] and waited == [1]
+    assert copied == [(size, torch.uint8, {"non_blocking": True}) for size in (2, 2, 1)]
+    np.testing.assert_allclose(found.encode_texts(TEXTS), expected[1], atol=1e-5)
+    assert pinned[3:] == [4, 4, 1] and waited == [1, 1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_gpu_agrees_with_the_cpu(tiny_file, precision):
+    rough = load_clip("tiny", checkpoint=tiny_file, device="cuda", precision=precision, allow_unverified=True)
+    exact = load_tiny(tiny_file)
+    for encode, items in (("encode_images", pictures(5)), ("encode_texts", TEXTS)):
+        a, b = getattr(exact, encode)(items), getattr(rough, encode)(items)
+        assert b.dtype == np.float32
+        assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.999
+
+
 @pytest.mark.parametrize("value", [float("nan"), None, 3, b"bytes"])
 def test_a_caption_that_is_no_text_is_named(pair, value):
     with pytest.raises(
@@ -176,7 +252,7 @@ def load_tiny(path, **options):
 def test_what_a_loaded_clip_says_of_itself(tiny_file):
     clip = load_tiny(tiny_file)
     assert (clip.name, clip.dim, clip.device, clip.precision) == ("tiny", 64, "cpu", "fp32")
-    assert clip.key == f"{file_hash(tiny_file)[:16]}-fp32-cpu"
+    assert re.fullmatch(f"{file_hash(tiny_file)[:16]}-[0-9a-f]+-fp32-cpu", clip.key)
     assert clip.provenance.startswith("unverified weights of tiny's architecture")
 
 
@@ -233,29 +309,133 @@ def test_a_missing_file(tmp_path):
 def test_a_path_promises_vit_b32(tiny_file):
     with pytest.raises(
         ValueError,
-        match=r"tiny.safetensors isn't a ViT-B/32: .* is \(16, 4, None, 64\), expected "
-        r"\(768, 12, 32, 512\)",
+        match="tiny.safetensors isn't a ViT-B/32: width is 16, expected 768, .*"
+        "Its shapes are those of tiny: ask for it by that name",
     ):
         load_clip(str(tiny_file), allow_unverified=True)
 
 
-def test_unverified_weights_are_refused_by_default(tmp_path, monkeypatch):
-    torch.save(random_weights("vit").state_dict(), tmp_path / "mine.pt")
-    monkeypatch.setitem(checkpoints.ARCHITECTURES, "ViT-B/32", (64, 2, 8, 32))
+def cosines_of(model):
+    """The table of `clip_checks` for another model than ViT-B/32."""
+    import clip as openai
+
+    with torch.no_grad():
+        features = model.encode_text(openai.tokenize(list(clip_checks.PROMPTS))).numpy()
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return [row[number + 1:] for number, row in enumerate(features @ features.T)][:-1]
+
+
+@pytest.fixture
+def small_b32(monkeypatch):
+    """A small vision transformer that goes by the name ViT-B/32, with its own shapes and cosines."""
+    model = random_weights("vit")
+    monkeypatch.setitem(checkpoints.ARCHITECTURES, "ViT-B/32", architecture(model.state_dict()))
+    monkeypatch.setattr(clip_checks, "TEXT_COSINES", cosines_of(model))
+    return model
+
+
+def test_unverified_weights_are_refused_by_default(tmp_path, small_b32):
+    torch.save(small_b32.state_dict(), tmp_path / "mine.pt")
     with pytest.raises(
         ValueError, match="mine.pt isn't OpenAI's file for ViT-B/32.*allow_unverified_clip=True"
     ):
         load_clip(str(tmp_path / "mine.pt"))
 
 
-def test_openais_hash_is_accepted_and_named(tmp_path, monkeypatch):
-    torch.save(random_weights("vit").state_dict(), tmp_path / "official.pt")
-    monkeypatch.setitem(checkpoints.ARCHITECTURES, "ViT-B/32", (64, 2, 8, 32))
-    monkeypatch.setattr(checkpoints, "official_hash", lambda name: file_hash(tmp_path / "official.pt"))
-    assert (
-        load_clip("ViT-B/32", checkpoint=tmp_path / "official.pt", device="cpu").provenance
-        == "OpenAI ViT-B/32"
-    )
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_unverified_weights_say_whether_their_texts_agree_with_openais(tmp_path, small_b32, precision):
+    torch.save(small_b32.state_dict(), tmp_path / "same.pt")
+    torch.save(random_weights("vit", seed=1).state_dict(), tmp_path / "other.pt")
+    found = cosines_of(random_weights("vit", seed=1))
+    largest = np.abs(np.concatenate(found) - np.concatenate(clip_checks.TEXT_COSINES)).max()
+    for name, said in (("same.pt", "the 45 cosines of ten texts agree with OpenAI's"),
+                       ("other.pt", f"its texts differ from OpenAI's by up to {largest:.2f} in cosine")):
+        clip = load_clip(str(tmp_path / name), device="cpu", precision=precision, allow_unverified=True)
+        sha256 = file_hash(tmp_path / name)[:12]
+        assert clip.provenance == f"unverified weights of ViT-B/32's architecture, SHA-256 {sha256}; {said}"
+
+
+@pytest.fixture
+def official(tmp_path, small_b32, monkeypatch):
+    """The file that OpenAI publishes in this test."""
+    path = tmp_path / "official.pt"
+    torch.save({name: value.half() for name, value in small_b32.state_dict().items()}, path)
+    sha256 = file_hash(path)
+    monkeypatch.setattr(checkpoints, "official_hash", lambda name: sha256)
+    return path
+
+
+def load_official(path, **options):
+    return load_clip("ViT-B/32", checkpoint=path, device="cpu", **options)
+
+
+def test_openais_hash_is_accepted_and_named(official):
+    assert load_official(official).provenance == "OpenAI ViT-B/32"
+
+
+def test_openais_file_that_gives_other_features_is_a_broken_installation(official, monkeypatch):
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", lambda self, x: x)  # as a broken torch might
+    with pytest.raises(ValueError, match="are those of OpenAI ViT-B/32, but their features are not: FAILED"):
+        load_official(official)
+
+
+def test_the_copy_gives_the_same_key_and_the_same_features(official, monkeypatch):
+    first = load_official(official)
+    assert checkpoint_formats.copy_path(official).is_file()
+    monkeypatch.delattr(torch, "load")  # the second time OpenAI's file is not read
+    second = load_official(official)
+    assert second.key == first.key and first.key.startswith(file_hash(official)[:16])
+    assert second.provenance == first.provenance
+    np.testing.assert_array_equal(second.encode_texts(TEXTS), first.encode_texts(TEXTS))
+    np.testing.assert_array_equal(second.encode_images(pictures(3)), first.encode_images(pictures(3)))
+
+
+def test_weights_that_are_not_here_are_downloaded(small_b32, tmp_path, monkeypatch):
+    """A server on localhost stands in for OpenAI's; it breaks off once and is asked for the rest."""
+    import hashlib
+
+    from test_download import Server, archive, asked_ranges
+
+    monkeypatch.setattr(download, "BACKOFF", 0.01)
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: tmp_path / "home"))
+    torch.save(small_b32.state_dict(), tmp_path / "published.pt")
+    content = (tmp_path / "published.pt").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    address = f"/clip/{sha256}/ViT-B-32.pt"
+    with Server({address: archive(content, cuts=[100_000])}) as server:
+        monkeypatch.setitem(checkpoints.import_clip().clip._MODELS, "ViT-B/32", server.url + address)
+        clip = load_clip("ViT-B/32", device="cpu")
+        assert asked_ranges(server) == [None, "bytes=100000-"]
+    assert clip.provenance == "OpenAI ViT-B/32" and clip.key.startswith(sha256[:16])
+    assert load_clip("ViT-B/32", device="cpu").key == clip.key  # the server is gone
+
+
+def test_no_texts_are_checked_where_none_are_known(tiny_file, monkeypatch):
+    monkeypatch.delattr(clip_checks, "with_verdict")
+    assert load_tiny(tiny_file).provenance.startswith("unverified weights of tiny's architecture, SHA-256 ")
+
+
+def test_a_mirror_for_transformers_gives_the_originals_features(small_b32, tmp_path):
+    """openai/clip-vit-base-patch32's names: see tests/test_checkpoint_formats.py."""
+    from test_checkpoint_formats import to_transformers
+
+    torch.save(small_b32.state_dict(), tmp_path / "original.pt")
+    torch.save(to_transformers(small_b32.state_dict()), tmp_path / "pytorch_model.bin")
+    original, mirror = (load_clip(str(tmp_path / name), device="cpu", allow_unverified=True)
+                        for name in ("original.pt", "pytorch_model.bin"))
+    for encode, items in (("encode_texts", TEXTS), ("encode_images", pictures(3))):
+        ours, theirs = getattr(mirror, encode)(items), getattr(original, encode)(items)
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert mirror.provenance.endswith("the 45 cosines of ten texts agree with OpenAI's")
+    assert mirror.key != original.key  # another file
+
+
+def test_plain_gelu_is_refused_even_where_unverified_weights_are_allowed(small_b32, tmp_path):
+    torch.save(small_b32.state_dict(), tmp_path / "laion.bin")
+    (tmp_path / "config.json").write_text('{"model_type": "clip", "text_config": {"hidden_act": "gelu"}}')
+    with pytest.raises(ValueError, match='laion.bin holds weights for another.*config.json beside it says '
+                                         '"hidden_act": "gelu"'):
+        load_clip(str(tmp_path / "laion.bin"), allow_unverified=True)
 
 
 def test_half_precision_files_load_as_their_values(tmp_path):
@@ -272,6 +452,11 @@ def test_a_checkpoint_that_lacks_a_part_names_file_and_part(tmp_path):
     del weights["ln_final.weight"]
     torch.save(weights, tmp_path / "part.pt")
     with pytest.raises(ValueError, match="part.pt.*ln_final.weight"):
+        load_tiny(tmp_path / "part.pt")
+    weights = random_weights("resnet").state_dict()
+    del weights["visual.layer2.0.bn1.running_mean"]
+    torch.save(weights, tmp_path / "part.pt")
+    with pytest.raises(ValueError, match="part.pt can't be made into a CLIP: [^$]*layer2.0.bn1.running_mean"):
         load_tiny(tmp_path / "part.pt")
 
 
@@ -298,3 +483,58 @@ def test_a_full_size_vit_b32_of_random_weights(tmp_path):
         texts = original.encode_text(openai.tokenize(TEXTS, truncate=True)).numpy()
     np.testing.assert_allclose(clip.encode_images(given), images, atol=1e-4)
     assert np.abs(clip.encode_texts(TEXTS) - texts).max() <= 1e-5
+    # random weights are not OpenAI's, and the second checks see it
+    assert re.search(r"; its texts differ from OpenAI's by up to 0\.[1-9]\d in cosine$", clip.provenance)
+    assert not clip_checks.check_texts(clip.encode_texts).passed
+    check = clip_checks.check_cifar_pictures(clip.encode_images(pictures(10)))
+    assert not check.passed and check.largest > 0.1
+
+
+@pytest.mark.slow
+def test_full_size_features_do_not_depend_on_the_batch_and_hardly_on_precision():
+    from clip.model import CLIP
+
+    from impart_utils.clip_towers import lower_precision
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIP(512, 224, 12, 768, 32, 77, 49408, 512, 8, 12).float().eval()
+    transform = checkpoints.import_clip().clip._transform(224)
+    clip = clip_model.Clip("ViT-B/32", "random", 512, "", model, transform, "cpu", "fp32")
+    given = {clip.encode_images: pictures(6), clip.encode_texts: TEXTS}
+    exact = []
+    for encode, items in given.items():
+        exact.append(encode(items))
+        alone = np.concatenate([encode([item]) for item in items])
+        assert np.abs(exact[-1] - alone).max() <= 1e-5
+    lower_precision(model, torch.bfloat16)
+    for (encode, items), a in zip(given.items(), exact, strict=True):
+        b = encode(items)
+        assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() >= 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_open_clips_own_full_size_vit_b32_quickgelu(tmp_path, kind):
+    """Random weights from open_clip itself, as its mirrors store them, through the kit's own path."""
+    import clip as openai
+    from safetensors.torch import save_file
+
+    open_clip = pytest.importorskip("open_clip", reason="the package open_clip isn't here")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = open_clip.create_model("ViT-B-32-quickgelu").eval()
+    (save_file if kind.endswith("safetensors") else torch.save)(theirs.state_dict(), tmp_path / kind)
+    config = {"model_cfg": open_clip.get_model_config("ViT-B-32-quickgelu"), "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    ours = load_clip(str(tmp_path / kind), device="cpu", allow_unverified=True)
+    given = pictures(3)
+    with torch.no_grad():
+        images = theirs.encode_image(torch.stack([ours.preprocess(picture) for picture in given])).numpy()
+        texts = theirs.encode_text(openai.tokenize(TEXTS, truncate=True)).numpy()
+    np.testing.assert_allclose(ours.encode_images(given), images, atol=1e-4)
+    np.testing.assert_allclose(ours.encode_texts(TEXTS), texts, atol=1e-4)
+    config["model_cfg"].pop("quick_gelu")  # as plain ViT-B-32 has it
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='open_clip_config.json beside it has no "quick_gelu": true'):
+        load_clip(str(tmp_path / kind), device="cpu", allow_unverified=True)

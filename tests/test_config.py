@@ -115,11 +115,30 @@ def test_unknown_setting_lists_the_known():
         ({"text_weight": float("nan")}, "text_weight.*nan"),
         ({"seed": -1}, "seed.*-1"),
         ({"precision": "fp8"}, "Unknown precision 'fp8'. Known: auto, fp32, fp16, bf16"),
+        ({"prompts": "clip"}, "Unknown prompts 'clip'. Known: paper, openai, stored"),
+        ({"prompts": ["paper"]}, r"Unknown prompts \['paper'\]. Known: paper, openai, stored"),
+        ({"names": "cleaned"}, "Unknown names 'cleaned'. Known: raw, clean, stored"),
+        ({"caltech": "tfds"}, "Unknown caltech 'tfds'. Known: torchvision, vtab, coop"),
+        ({"average": "macro"}, "Unknown average 'macro'. Known: micro, mean per class"),
+        ({"names": "stored"}, "'stored' together, got prompts='paper' and names='stored'.*Give prompts="),
+        ({"prompts": "stored", "names": "raw"}, "got prompts='stored' and names='raw'"),
     ],
 )
 def test_values_that_can_not_work(settings, message):
     with pytest.raises(ValueError, match=message):
         load_config(**settings)
+
+
+def test_protocol_switches():
+    """The paper's protocol unless said otherwise; a pack's own prompts bring its own names."""
+    plain = load_config("paper")
+    assert (plain.prompts, plain.names) == ("paper", "raw")
+    assert (plain.caltech, plain.average) == ("torchvision", "micro")
+    changed = load_config(prompts="openai", names="clean", caltech="vtab", average="mean per class")
+    assert (changed.prompts, changed.names, changed.caltech, changed.average) == (
+        "openai", "clean", "vtab", "mean per class")
+    stored = load_config(prompts="stored", names=None)  # as a notebook gives them
+    assert stored.names == "stored" and stored == load_config(prompts="stored", names="stored")
 
 
 def test_the_largest_settings_that_work():

@@ -1,5 +1,6 @@
 """Downloads, against a server that each test starts on localhost: no request leaves the machine."""
 
+import contextlib
 import csv
 import functools
 import hashlib
@@ -60,6 +61,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else 40 ms pass between head and body
 
             def do_GET(self):
                 with owner.lock:
@@ -518,32 +520,75 @@ def test_an_error_in_the_middle_loses_nothing(tmp_path, monkeypatch):
     assert all(counts[f"/{row['id']}"] == 1 for row in logged)
 
 
+CALL = """
+import json, sys
+from impart_utils.sources.pictures import download_pictures
+options = dict(per_host=None, threads=4, allow_private=True, progress=False)
+download_pictures(json.load(sys.stdin), {folder!r}, **options)
+"""
+
+
+def call(server, names, folder):
+    """download_pictures in a process of its own."""
+    process = subprocess.Popen([sys.executable, "-c", CALL.format(folder=str(folder))], stdin=subprocess.PIPE,
+                               text=True, cwd=Path(__file__).parents[1])
+    process.stdin.write(json.dumps(server.rows(names)))
+    process.stdin.close()
+    return process
+
+
+def whole_lines(log):
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    return [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines() if line.endswith("}")]
+
+
 def test_a_killed_process_loses_nothing(tmp_path):
     names = [*range(60), "dead"]
     with Server(latency=lambda path: 0.03) as server:
-        script = ("from impart_utils.sources.pictures import download_pictures; import json, sys\n"
-                  f"download_pictures(json.load(sys.stdin), {str(tmp_path / 'p')!r}, per_host=None, "
-                  "threads=2, allow_private=True, progress=False)")
-        log = tmp_path / "p" / "manifest.jsonl"
-        process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, text=True,
-                                   cwd=Path(__file__).parents[1])
-        process.stdin.write(json.dumps(server.rows(names)))
-        process.stdin.close()
+        process, log = call(server, names, tmp_path), tmp_path / "manifest.jsonl"
         deadline = time.monotonic() + 60
-        while (not log.exists() or log.read_text().count("\n") < 10) and time.monotonic() < deadline:
+        while len(whole_lines(log)) < 10 and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
         process.wait()
-        logged = [json.loads(line)["id"] for line in log.read_text().splitlines()]
+        logged = [row["id"] for row in whole_lines(log)]
         assert 10 <= len(logged) < 60
         with open(log, "a") as file:
             file.write('{"id": "59", "url": "http')  # the half line that a kill can leave
-        manifest = fetch(server, names, tmp_path / "p")
+        manifest = fetch(server, names, tmp_path)
         counts = server.counts()
     assert Counter(states(manifest).values()) == {"ok": 60, "dead": 1}
     assert all(counts[f"/{name}"] == 1 for name in logged)
     for row in manifest[:60]:
-        assert (tmp_path / "p" / row["file"]).read_bytes() == picture(int(row["id"]))
+        assert (tmp_path / row["file"]).read_bytes() == picture(int(row["id"]))
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_at_any_moment(tmp_path):
+    """Six kills at random times after the first row: what is ok in the log is never asked for again."""
+    rng, log = np.random.default_rng(0), tmp_path / "manifest.jsonl"
+    names = [*range(220), "dead", *range(220, 300)]
+    with Server(latency=lambda path: 0.02) as server:
+        for _ in range(6):
+            before = len(whole_lines(log))
+            process = call(server, names, tmp_path)
+            while len(whole_lines(log)) == before and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.15))
+            process.kill()
+            process.wait()
+            settled, asked = {row["id"] for row in whole_lines(log)}, server.counts()
+        assert before < len(settled) < 301, "the kills came too early or too late to show anything"
+        manifest = fetch(server, names, tmp_path, threads=4)
+        counts = server.counts()
+    assert all(counts[f"/{name}"] == asked[f"/{name}"] for name in settled)
+    assert Counter(states(manifest).values()) == {"ok": 300, "dead": 1}
+    assert [row["id"] for row in manifest] == [str(name) for name in names]
+    for row in manifest:
+        if row["state"] == "ok":
+            assert (tmp_path / row["file"]).read_bytes() == picture(int(row["id"]))
+    # of the rows that were under way at a kill (4 threads, and one answer in hand) each was asked again
+    assert sum(counts.values()) <= 301 + 6 * 5
 
 
 # ---------------------------------------------------------------- one file
@@ -698,39 +743,76 @@ def test_the_progress_bar_ends_at_the_whole_size(tmp_path, capsys):
     assert "a.zip" in capsys.readouterr().out
 
 
-# ---------------------------------------------------------------- benchmark
+# ---------------------------------------------------------------- 2000 addresses
+
+def huge(handler, before):
+    """200 MB, sent until the client hangs up."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "200000000")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        for _ in range(200):
+            handler.wfile.write(bytes(1_000_000))
+    handler.close_connection = True
+
+
+FAULTS = [  # what row n gets instead of its picture, and the state in which it ends
+    (lambda n: status(404), "dead"), (lambda n: status(410), "dead"),
+    (lambda n: status(429, 1, picture(n), Retry_After="1"), "ok"),
+    (lambda n: status(429, Retry_After="0"), "throttled"),
+    (lambda n: status(500, 1, picture(n)), "ok"),
+    (lambda n: lambda handler, before: send(handler, b"<html></html>", kind="text/html"), "not a picture"),
+    (lambda n: lambda handler, before: send(handler, picture(n)[:900], length=3000), "truncated"),
+    (lambda n: drip(60, picture(n)), "truncated"), (lambda n: redirect(f"/{n}"), "dead"),
+    (lambda n: redirect("/photo_unavailable.png"), "placeholder"), (lambda n: picture(77_777), "placeholder"),
+    (lambda n: huge, "too large"), (lambda n: reset, "dead")]
+
+
+def fault(n):
+    """Every tenth of the first 1500 rows has one, in turn: 11 or 12 of each."""
+    return FAULTS[n // 10 % len(FAULTS)] if n % 10 == 3 and n < 1500 else (None, "ok")
+
 
 SERVER = """
 import sys; sys.path.insert(0, {tests!r})
 from test_download import *
-cut = picture(1, "JPEG")[:400]
-kinds = [lambda n: status(404), lambda n: status(429, 1, picture(n), Retry_After="1"),
-         lambda n: status(500, 1, picture(n)), lambda n: b"<html></html>",
-         lambda n: lambda h, b: send(h, picture(n)[:900], length=3000)]
-routes = {{f"/{{n}}": kinds[n // 20 % 5](n) for n in range(0, 2000, 20)}}
-server = Server(routes, latency=lambda path: 0.05)
+routes = {{f"/{{n}}": fault(n)[0](n) for n in range(2000) if {mixed} and fault(n)[0]}}
+server = Server(routes | {{"/photo_unavailable.png": picture(88_888)}}, latency=lambda path: 0.05)
 print(server.url, flush=True)
 server.http.serve_forever()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixed", [False, True])
-def test_benchmark_2000_pictures_at_50_ms(tmp_path, mixed, record_property):
-    """Prints pictures/s at 32 connections (run with -s); the server is a process of its own."""
-    script = SERVER.format(tests=str(Path(__file__).parent))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    try:
-        url = process.stdout.readline().strip()
-        numbers = [n for n in range(2200) if mixed or n % 20]
-        rows = [{"photoid": str(n), "downloadurl": f"{url}/{n}"} for n in numbers[:2000]]
-        start = time.monotonic()
-        manifest = download_pictures(rows, tmp_path, per_host=None, allow_private=True, progress=False)
-        rate = len(rows) / (time.monotonic() - start)
-    finally:
-        process.kill()
-        process.wait()
-    record_property("pictures_per_second", rate)
-    print(f"\n{rate:.0f} rows/s, {'5 % of them faulty' if mixed else 'all alive'}")
-    dead = {"dead": 20, "not a picture": 20, "truncated": 20} if mixed else {}
-    assert Counter(states(manifest).values()) == {"ok": 2000 - sum(dead.values()), **dead}
+@pytest.mark.parametrize("mixed", [False, True], ids=["all alive", "every fault"])
+def test_2000_addresses_at_50_ms(tmp_path, mixed, monkeypatch, record_property):
+    """Each row ends in its state, none is lost, at 200 rows/s or more; the server is a process of its own.
+
+    32 connections, the limit per host lifted. The best of three runs counts: others may use the machine.
+    """
+    monkeypatch.setattr(download, "BACKOFF", 0.5)  # as a user has it
+    script, rates = SERVER.format(tests=str(Path(__file__).parent), mixed=mixed), []
+    while len(rates) < 3 and max(rates, default=0) < 200:
+        folder = tmp_path / str(len(rates))
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        try:
+            url = process.stdout.readline().strip()
+            rows = [{"photoid": str(n), "downloadurl": f"{url}/{n}"} for n in range(2000)]
+            start = time.monotonic()
+            manifest = download_pictures(rows, folder, per_host=None, allow_private=True, progress=False,
+                                         timeout=1.0)
+            rates.append(len(rows) / (time.monotonic() - start))
+        finally:
+            process.kill()
+            process.wait()
+        assert [row["id"] for row in manifest] == [row["photoid"] for row in rows]
+        assert states(manifest) == {str(n): fault(n)[1] if mixed else "ok" for n in range(2000)}
+        for row in manifest:
+            if row["state"] == "ok":
+                body = (folder / row["file"]).read_bytes()
+                assert body == picture(int(row["id"])) and row["sha256"] == hashlib.sha256(body).hexdigest()
+            else:
+                assert row["detail"]
+    record_property("rows_per_second", max(rates))
+    print(f"\n{', '.join(f'{rate:.0f}' for rate in rates)} rows/s, {'every fault' if mixed else 'all alive'}")
+    assert max(rates) >= 200

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -318,6 +320,106 @@ def test_an_encoder_that_drops_or_adds_rows(tmp_path, shape):
         ValueError, match=r"encode to return one row for each of 4 items, got an array of shape \("
     ):
         encode_to_cache(lambda items: np.ones(shape), numbered(4), tmp_path, key="k")
+
+
+@pytest.mark.parametrize("workers", [0, 2, None])
+def test_items_opened_by_other_processes_give_the_same_rows(tmp_path, small_shards, workers):
+    broken = {4, 13, 22}
+    result, ids, skipped = encode_to_cache(
+        Encoder(), broken_items(23, broken), tmp_path, key="k", batch_size=4, workers=workers)
+    np.testing.assert_array_equal(result, expected(i for i in range(23) if i not in broken))
+    assert ids == [f"item-{i}" for i in range(23) if i not in broken]
+    assert skipped == {f"item-{i}": f"OSError: picture {i} is cut short" for i in broken}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_encode_gets_what_prepare_makes(tmp_path, small_shards, workers):
+    def prepare(i):
+        if i == 7:
+            raise ValueError("no pixels")
+        return i + 100
+
+    encode = Encoder()
+    result, _, skipped = encode_to_cache(encode, numbered(23), tmp_path, key="k", prepare=prepare,
+                                         batch_size=4, workers=workers)
+    np.testing.assert_array_equal(result, expected(i + 100 for i in range(23) if i != 7))
+    assert skipped == {"item-7": "ValueError: no pixels"}
+    assert max(map(len, encode.batches)) == 4
+
+
+def test_a_picture_that_breaks_while_it_is_read_is_skipped(tmp_path):
+    """PIL opens a file by its first bytes and reads the rest when asked: the end may be missing."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for name in "abc":
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg")
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:1500])
+    result, ids, skipped = encode_to_cache(
+        lambda pictures: [np.asarray(picture).mean(axis=(0, 1)) for picture in pictures],
+        [(name, lambda name=name: Image.open(tmp_path / f"{name}.jpg")) for name in "abc"],
+        tmp_path / "cache", key="k")
+    assert ids == ["a", "c"] and result.shape == (2, 3)
+    assert skipped["b"].startswith("OSError: image file is truncated")
+
+
+def test_progress_says_how_many_items_a_second(tmp_path, capsys):
+    encode_to_cache(Encoder(), numbered(5), tmp_path / "digits", key="k")
+    assert "encoding digits" in (shown := capsys.readouterr().out) and "items/s" in shown
+    encode_to_cache(Encoder(), numbered(5), tmp_path / "digits", key="k")
+    assert capsys.readouterr().out == ""  # all is there
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from impart_utils.sources import features
+folder, workers = Path(sys.argv[1]), int(sys.argv[2])
+features.SHARD_ITEMS = 10
+def opener(i):
+    def open_item():
+        (folder / "pids" / str(os.getpid())).touch()
+        return i
+    return open_item
+def encode(items):
+    time.sleep(0.1)
+    return [[i, i ** 2, -1] for i in items]
+items = [(f"item-{i}", opener(i)) for i in range(100)]
+features.encode_to_cache(encode, items, folder / "cache", key="k", batch_size=5, workers=workers)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_killed_outright_costs_one_shard(tmp_path, small_shards, workers):
+    (tmp_path / "pids").mkdir()
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), str(workers)], cwd=config.ROOT)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("cache/*/shard-000001*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    finished = len(list(tmp_path.glob("cache/*/shard-*")))
+    assert 2 <= finished < 10
+    encode = Encoder()
+    result, _, _ = encode_to_cache(encode, numbered(100), tmp_path / "cache", key="k", batch_size=5)
+    assert sum(encode.batches, []) == list(range(10 * finished, 100))  # whole shards are not made again
+    np.testing.assert_array_equal(result, expected(range(100)))
+    pids = {int(path.name) for path in (tmp_path / "pids").iterdir()} - {process.pid}
+    assert len(pids) == workers
+    while any(_running(pid) for pid in pids) and time.monotonic() < deadline:  # nobody ends them but they
+        time.sleep(0.2)
+    assert not any(_running(pid) for pid in pids)
+
+
+def _running(pid):
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 # ---- packs ----

@@ -1,9 +1,12 @@
 """Cells with controls: a still picture headlessly, working controls live."""
 
 import ipywidgets
+import matplotlib
 import pytest
 
-from impart_utils.live import explore
+matplotlib.use("Agg")
+
+from impart_utils.live import explore  # noqa: E402
 
 
 def draw(row, weight, layer):
@@ -16,6 +19,25 @@ CHOICES = {"row": (0, 9, 3), "weight": (0.0, 1.0, 0.5), "layer": [("first", 1), 
 def test_a_headless_run_shows_the_start(monkeypatch):
     monkeypatch.setenv("IMPART_RUN_ID", "run")
     assert explore(draw, **CHOICES) == "row 3, weight 0.5, layer 1"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_figure_is_shown_once(live, monkeypatch):
+    """An open figure would be shown again at the end of the cell."""
+    from matplotlib import pyplot as plt
+
+    monkeypatch.delenv("IMPART_RUN_ID", raising=False)
+    if not live:
+        monkeypatch.setenv("IMPART_RUN_ID", "run")
+    drawn = []
+
+    def figure(x):
+        drawn.append(plt.figure())
+        return drawn[-1]
+
+    shown = explore(figure, x=(0, 3, 1))
+    assert plt.get_fignums() == [] and len(drawn) == 1
+    assert live or shown is drawn[0]
 
 
 def test_live_controls_draw_again(monkeypatch):

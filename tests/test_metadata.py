@@ -1,4 +1,4 @@
-"""Metadata: four formats, two ways of cleaning captions, the seeded order and the data card."""
+"""Metadata: four formats, two ways of cleaning captions, and the seeded order."""
 
 import bz2
 import random
@@ -15,7 +15,6 @@ from impart_utils.sources.metadata import (
     YFCC_COLUMNS,
     captions,
     clean_caption,
-    data_card,
     join_ids,
     license_code,
     read_ids,
@@ -248,14 +247,27 @@ def test_reasons_are_given_row_by_row():
     assert list(kept["reason"]) == ["", "", "", "video", "", "id listed before", "", ""]
     assert kept["same_as"][2] == "101" and kept["same_as"][6] == "105"  # said all the same
     assert list(captions(frame, empty="keep")["reason"])[-1] == ""  # blank captions are no duplicates
-    with pytest.raises(ValueError, match="drop or keep, got 'omit', 'drop'"):
+    with pytest.raises(ValueError, match="Expected empty to be drop or keep, got 'omit'"):
         captions(frame, empty="omit")
+
+
+def test_no_derivatives_can_be_left_out_alone_or_beside_other_licences():
+    nd, nc = BY.replace("/by/", "/by-nd/"), BY.replace("/by/", "/by-nc/")
+    frame = frame_of(record(1), record(2, licenseurl=nd), record(3, licenseurl=nc), record(4, licenseurl=""))
+    out = "licence left out"
+    assert list(captions(frame)["reason"]) == ["", "", "", ""]
+    assert list(captions(frame, no_derivatives="drop")["reason"]) == ["", out, "", ""]
+    both = captions(frame, licenses={"by", "by-nd"}, no_derivatives="drop")
+    assert list(both["reason"]) == ["", out, out, out]
+    with pytest.raises(ValueError, match="Expected no_derivatives to be drop or keep, got 'no'"):
+        captions(frame, no_derivatives="no")
 
 
 def test_license_codes():
     assert license_code("http://creativecommons.org/licenses/by-nc-nd/2.0/") == "by-nc-nd"
     assert license_code("https://creativecommons.org/licenses/by/2.0/") == "by"
     assert license_code("http://flickr.com/commons/usage/") == "http://flickr.com/commons/usage/"
+    assert license_code("", "CC-BY") == "CC-BY" and license_code(BY, "Attribution License") == "by"
 
 
 # ---------------------------------------------------------------- order
@@ -275,58 +287,6 @@ def test_the_seeded_order_depends_on_seed_and_ids_alone():
     assert ids[:5] == ["209", "185", "267", "221", "259"]  # by sha256 of "3:100", "3:101", …
 
 
-# ---------------------------------------------------------------- data card
-
-
-def card_of(frame, kept, tmp_path, **options):
-    source = tmp_path / "list.csv"
-    source.write_text("x")
-    return data_card(frame, kept, captions(frame), source=source, seed=5, **options)
-
-
-def test_the_card_accounts_for_every_row(tmp_path):
-    frame = frame_of(*[record(number, uid=f"{number % 3}@N01", licenseurl=BY) for number in range(6)],
-                     record(6, description=""), record(7, description="a+dog+number+1"))
-    card = card_of(frame, [4, 0], tmp_path, states={"101": "dead", "102": "placeholder", "104": "ok"},
-                   count_tokens=lambda text: 80 if text.endswith("4") else 6)
-    assert "# Data card: 2 picture-text pairs" in card and "list.csv" in card and "8 rows read" in card
-    assert "seed 5" in card and "median 4, mean 4.0, maximum 4" in card
-    assert "over CLIP's 77 tokens: 1" in card
-    for line in ("| kept | 2 |", "| dead | 1 |", "| placeholder | 1 |", "| not needed | 2 |",
-                 "| empty caption | 1 |", "| caption of an earlier row | 1 |", "| by | 2 |", "| 2004 | 2 |"):
-        assert line in card  # 2 + 1 + 1 + 2 + 1 + 1 = 8
-    assert "Not a random sample" not in card  # 8 rows say nothing
-
-
-def test_the_hash_of_the_set_moves_with_order_ids_and_captions(tmp_path):
-    frame = frame_of(*[record(number) for number in range(6)])
-
-    def set_hash(frame, kept):
-        line, = (line for line in card_of(frame, kept, tmp_path).splitlines() if "Hash of the set" in line)
-        return line.split(": ")[1]
-
-    assert set_hash(frame, [1, 2]) == set_hash(frame.assign(uid="other"), [1, 2])
-    assert len({set_hash(frame, [1, 2]), set_hash(frame, [2, 1]), set_hash(frame, [1, 3]),
-                set_hash(frame.assign(description="x" + frame["description"]), [1, 2])}) == 4
-
-
-def test_a_stretch_of_a_sorted_list_is_called_that(tmp_path):
-    rows = [record(number, uid=str(number % 7)) for number in range(40)]
-    assert "order of photo id, 100 to 139; 40 of 40 were uploaded in 2004, by 7 people" in card_of(
-        frame_of(*rows), [1, 2], tmp_path)
-    assert "Not a random" not in card_of(frame_of(*rows[::-1]), [1, 2], tmp_path)  # not in order of id
-    spread = [row | {"dateuploaded": str(1083543121 + 40_000_000 * place)} for place, row in enumerate(rows)]
-    assert "Not a random" not in card_of(frame_of(*spread), [1, 2], tmp_path)  # a sorted sample of many years
-    bare = [row | {"dateuploaded": "", "datetaken": ""} for row in rows]
-    card = card_of(frame_of(*bare), [1, 2], tmp_path)
-    assert "Not a random" not in card and "| unknown | 2 |" in card
-
-
-def test_a_card_of_nothing_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="at least one kept row"):
-        card_of(frame_of(record(1)), [], tmp_path)
-
-
 # ---------------------------------------------------------------- the paper repository's csv
 
 
@@ -344,6 +304,7 @@ def test_the_paper_s_csv_has_the_facts_of_the_notes():
     assert (table["same_as"] != "").sum() == 42
     without_nd = captions(frame, licenses={"by", "by-sa", "by-nc", "by-nc-sa"})
     assert (without_nd["reason"] == "licence left out").sum() == 288
+    assert (captions(frame, no_derivatives="drop")["reason"] == without_nd["reason"]).all()
     assert set(frame["marker"]) == {"0"} and sorted(frame["ext"].value_counts()) == [3, 997]
 
 
@@ -370,26 +331,3 @@ def test_paper_cleaning_equals_beautifulsoup_on_the_paper_s_csv():
     frame = read_metadata(SHARED)
     for text in [*frame["description"], *frame["title"]]:
         assert clean_caption(text) == reference_cleaning(text)
-
-
-@needs_shared
-def test_the_card_of_the_paper_s_csv_says_what_it_is():
-    frame = read_metadata(SHARED)
-    table = captions(frame, empty="keep", duplicates="keep")
-    card = data_card(frame, np.arange(1000), table, source=SHARED, seed=0)
-    assert ("Not a random sample: the source's rows are the first of a list in order of photo id, 29060 to "
-            "150681; 999 of 1000 were uploaded in 2004, by 198 people in all") in card
-    assert "People: 198; the five with most pictures have 216 of 1000" in card
-    for line in ("| kept | 1000 |", "| by-nc-sa | 371 |", "| by-nc-nd | 275 |", "| by-nd | 13 |",
-                 "| 2004 | 901 |", "median 10, mean 16.3, maximum 174; captions without any: 4"):
-        assert line in card
-
-
-@needs_shared
-@pytest.mark.slow
-def test_clip_cuts_44_captions_of_the_paper_s_csv():
-    clip = pytest.importorskip("clip.clip", reason="clip is not installed")
-    frame = read_metadata(SHARED)
-    card = data_card(frame, np.arange(1000), captions(frame), source=SHARED, seed=0,
-                     count_tokens=lambda text: len(clip._tokenizer.encode(text)) + 2)
-    assert "over CLIP's 77 tokens: 44" in card

@@ -131,7 +131,7 @@ def test_paper_profile_without_data_stops_with_one_message(tmp_path):
 def test_real_features_give_the_known_accuracies(tmp_path):
     """The command of README: CIFAR-10's 500 real pictures against 1000 real photographs, from packs alone."""
     done = run(tmp_path, "--profile=paper", "--only=02,04", "--no-book", datasets=f"pack:{CIFAR}",
-               reference=f"pack:{UNSPLASH}+{TEXTS}", ram_epochs=1, ram_seeds=1, draws=5)
+               reference=f"pack:{UNSPLASH}+{TEXTS}", prompts="stored", ram_epochs=1, ram_seeds=1, draws=5)
     assert done.returncode == 0, done.stdout + done.stderr
     table = pd.read_csv(tmp_path / "results" / "paper" / "table1.csv").set_index("method")
     clip = table.loc["CLIP"]

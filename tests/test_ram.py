@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from impart_utils.ram import RAM, folded_attention, plain_attention
+from impart_utils.ram_variants import CONFIGURATIONS, configuration, parts
 
 CHOICES = list(itertools.product(["none", "branch", "sum"], ["relu", "none"], [None, "zero"]))
 
@@ -29,7 +30,7 @@ def make(dim=8, seed=0, **options):
     return ram
 
 
-def slow_attention(query, keys, values, weights, prefix, heads):
+def slow_attention(query, keys, values, weights, prefix, heads, attention="learned"):
     """softmax(q k / sqrt(d / heads)) v for one query, head by head and key by key, from the state dict."""
     d = len(query)
     W_q, W_k, W_v = weights[prefix + "in_proj_weight"].split(d)
@@ -40,21 +41,22 @@ def slow_attention(query, keys, values, weights, prefix, heads):
         scores = [float((q[part] * (W_k @ key + b_k)[part]).sum()) / math.sqrt(width) for key in keys]
         total = sum(math.exp(score - max(scores)) for score in scores)
         shares = [math.exp(score - max(scores)) / total for score in scores]
+        shares = [1 / len(keys)] * len(keys) if attention == "mean" else shares
         mixed.append(
             sum(share * (W_v @ value + b_v)[part] for share, value in zip(shares, values, strict=True))
         )
     return weights[prefix + "out_proj.weight"] @ torch.cat(mixed) + weights[prefix + "out_proj.bias"]
 
 
-def slow_ram(ram, image, r_img, r_txt, *, heads, normalize, between, gate):
+def slow_ram(ram, image, r_img, r_txt, *, heads, normalize, between, gate, attention="learned", layers=None):
     """The formulas of RAM's docstring for one picture after the other."""
     weights, layers, result = ram.state_dict(), len(ram.text_attention), []
     for v, images, texts in zip(image, r_img, r_txt, strict=True):
         e = v
         for layer in range(layers):
             h = e.clamp(min=0) if layer > 0 and between == "relu" else e
-            text = slow_attention(h, images, texts, weights, f"text_attention.{layer}.", heads)
-            picture = slow_attention(h, texts, images, weights, f"image_attention.{layer}.", heads)
+            text = slow_attention(h, images, texts, weights, f"text_attention.{layer}.", heads, attention)
+            picture = slow_attention(h, texts, images, weights, f"image_attention.{layer}.", heads, attention)
             if normalize == "branch":
                 added = text / text.norm() + picture / picture.norm()
             else:
@@ -75,6 +77,23 @@ def test_equals_the_slow_form(normalize, between, gate, attend):
         expected = slow_ram(ram, *blocks, heads=4, **options)
     assert result.shape == (3, 8)
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("attend", [None, plain_attention])
+def test_every_named_configuration_equals_the_slow_form(name, attend):
+    options = {**parts(configuration(name))[0], "heads": 4}
+    ram, blocks = make(**options), inputs()
+    with torch.no_grad():
+        result, expected = ram(*blocks, attend=attend), slow_ram(ram, *blocks, **options)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_gradients_of_every_named_configuration_are_right(name):
+    ram = make(dim=4, **{**parts(configuration(name))[0], "heads": 2})
+    blocks = [block.requires_grad_() for block in inputs(b=2, k=2, d=4)]
+    assert torch.autograd.gradcheck(ram, blocks)
 
 
 def test_folded_and_plain_attention_agree_at_the_papers_size():
@@ -123,6 +142,8 @@ def test_parameters_as_in_the_papers_code():
     assert count == 4_202_496 == 4 * (4 * 512 ** 2 + 4 * 512)
     assert sum(value.numel() for value in RAM(512, gate="zero").parameters()) == count + 2
     assert len(RAM(512).text_attention) == 2 and RAM(512).text_attention[0].num_heads == 8
+    assert sum(value.numel() for value in RAM(512, attention="mean").parameters()) == count
+    assert sum(value.numel() for value in RAM(512, layers=1).parameters()) == count / 2
 
 
 @pytest.mark.parametrize("normalize", ["none", "branch", "sum"])
@@ -219,7 +240,56 @@ def test_every_weight_learns(normalize):
                 assert (value.grad.abs().sum(dim=1) > 0).all(), name  # each output's row
 
 
+# ---- attention weights and the plain mean ----
+
+def test_attention_weights_are_those_of_torchs_own_attention():
+    """Layer by layer from e_1 = h_0 + both branches, h_1 = ReLU(e_1), with torch computing the weights."""
+    ram = make(heads=4)
+    image, r_img, r_txt = inputs()
+    found, h = ram.attention_weights(image, r_img, r_txt), image
+    assert len(found) == 2
+    for layer, (text, picture) in enumerate(found):
+        assert text.shape == picture.shape == (3, 4, 4) and not text.requires_grad
+        torch.testing.assert_close(text.sum(dim=-1), torch.ones(3, 4, dtype=torch.float64))
+        e = h
+        for ours, attention, keys, values in ((text, ram.text_attention[layer], r_img, r_txt),
+                                              (picture, ram.image_attention[layer], r_txt, r_img)):
+            out, theirs = attention(h[:, None], keys, values, average_attn_weights=False)
+            torch.testing.assert_close(ours, theirs.squeeze(2))
+            e = e + out.squeeze(1)
+        h = e.relu()
+
+
+def test_a_mean_takes_the_same_from_each_neighbor_in_each_head():
+    ram, blocks = make(attention="mean"), inputs(k=5)
+    for branches in ram.attention_weights(*blocks):
+        for weights in branches:
+            assert torch.equal(weights, torch.full((3, 2, 5), 0.2, dtype=torch.float64))
+
+
+def test_a_mean_is_the_attention_to_the_mean_neighbor():
+    """W_v is linear: the mean of projected values is the projection of their mean. The query has no say."""
+    ram, (image, r_img, r_txt) = make(layers=1, attention="mean"), inputs(k=5)
+    attentive = make(layers=1)
+    with torch.no_grad():
+        means = r_img.mean(dim=1, keepdim=True), r_txt.mean(dim=1, keepdim=True)
+        torch.testing.assert_close(ram(image, r_img, r_txt), attentive(image, *means))
+        added = ram(image, r_img, r_txt) - image
+        torch.testing.assert_close(ram(image + 1, r_img, r_txt) - image - 1, added)
+        assert not torch.allclose(attentive(image + 1, r_img, r_txt) - image - 1,
+                                  attentive(image, r_img, r_txt) - image, atol=1e-4)
+
+
+def test_a_mean_trains_values_and_outputs_but_neither_queries_nor_keys():
+    ram = make(attention="mean")
+    ram(*inputs(b=20)).pow(3).sum().backward()
+    for attention in [*ram.text_attention, *ram.image_attention]:
+        query, key, value = attention.in_proj_weight.grad.split(8)
+        assert not query.any() and not key.any() and value.abs().min() > 0
+
+
 @pytest.mark.parametrize("options, message", [
+    ({"attention": "max"}, "Unknown attention='max'. Known: 'learned', 'mean'"),
     ({"normalize": "both"}, "Unknown normalize='both'. Known: 'none', 'branch', 'sum'"),
     ({"normalize": True}, "Unknown normalize=True. Known: 'none', 'branch', 'sum'"),
     ({"between": "gelu"}, "Unknown between='gelu'. Known: 'relu', 'none'"),

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from impart_utils.reference import ReferenceSet, from_pack, keeps_norms, scaled, split, vanilla_features
+from impart_utils.reference import (
+    ReferenceSet,
+    encode_pairs,
+    from_pack,
+    keeps_norms,
+    scaled,
+    split,
+    vanilla_features,
+)
 from impart_utils.retrieval import Retriever
 from impart_utils.sources.features import Pack, load_pack, save_pack
 from impart_utils.vanilla import augment
@@ -72,6 +80,123 @@ def test_take_nothing_and_by_a_mask():
 def test_take_rows_that_do_not_exist(rows):
     with pytest.raises(ValueError, match=rf"Expected rows from 0 to 19, got {min(rows)} to {max(rows)}"):
         make().take(rows)
+
+
+def test_shuffled_captions_go_to_another_picture_with_their_features():
+    references = make(m=31)
+    shuffled = references.shuffle_captions(4)
+    assert sorted(shuffled.captions) == sorted(references.captions)
+    np.testing.assert_array_equal(shuffled.image_features, references.image_features)
+    assert shuffled.ids == references.ids
+    assert shuffled.columns["licence"] == references.columns["licence"]  # the picture's
+    for row, source in enumerate(shuffled.metadata["columns"]["caption_of"]):
+        assert source != references.ids[row]
+        place = references.ids.index(source)
+        assert shuffled.captions[row] == references.captions[place]
+        np.testing.assert_array_equal(shuffled.text_features[row], references.text_features[place])
+    assert references.shuffle_captions(4).key == shuffled.key != references.shuffle_captions(5).key
+    assert "caption_of" not in references.metadata["columns"]
+
+
+def test_shuffling_is_that_of_the_controls():
+    from impart_utils.evidence.controls import shuffled_captions
+
+    references = make(m=31)
+    np.testing.assert_array_equal(references.shuffle_captions(9).text_features,
+                                  shuffled_captions(references.text_features, seed=9))
+
+
+def test_two_pairs_swap_captions_and_one_cannot():
+    assert make(m=2).shuffle_captions(0).captions == make(m=2).captions[::-1]
+    with pytest.raises(ValueError, match="at least two pairs to shuffle captions, got 1"):
+        make(m=1).shuffle_captions(0)
+
+
+def test_filter_keeps_the_pairs_whose_caption_fits():
+    images = np.array([[1, 0], [0, 2], [3, 0], [1, 1]], np.float32)
+    texts = np.array([[2, 0], [5, 0], [3, 4], [1, 1]], np.float32)  # cosines 1, 0, 0.6, 1
+    pairs = make(m=4, image_features=images, text_features=texts)
+    np.testing.assert_allclose(pairs.caption_similarities, [1, 0, 0.6, 1], atol=1e-6)
+    assert pairs.filter(min_similarity=0.59).ids == ["id-0", "id-2", "id-3"]
+    assert pairs.filter(min_similarity=0.7).metadata["columns"]["likes"] == [0, 3]
+    assert pairs.filter(min_similarity=-1).key == pairs.key
+    with pytest.raises(ValueError, match=r"min_similarity=0\.9, but the best of 1 has 0\.600. Lower"):
+        pairs.take([2]).filter(min_similarity=0.9)
+
+
+class FakeClip:
+    """Encodes a picture by its mean color and a text by its length."""
+
+    key, provenance, asked = "fake-key", "fake CLIP", 0
+    prepare = None
+
+    def encode_images(self, pictures):
+        self.asked += len(pictures)
+        return np.array([np.asarray(picture, float).mean(axis=(0, 1)) + 1 for picture in pictures])
+
+    def encode_texts(self, texts):
+        self.asked += len(texts)
+        return np.array([[len(text) + 1, 1, 0] for text in texts], float)
+
+
+def folder_of_pictures(tmp_path, lines):
+    from PIL import Image
+
+    for number, color in enumerate([(9, 0, 0), (0, 9, 0), (0, 0, 9)]):
+        Image.new("RGB", (8, 8), color).save(tmp_path / f"{number}.png")
+    (tmp_path / "captions.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_a_folder_becomes_a_reference_set_once(tmp_path):
+    folder = folder_of_pictures(tmp_path, ["file,caption,license", "0.png,None,by", "gone.png,lost,by-nd",
+                                           "2.png,,by-sa"])
+    clip = FakeClip()
+    references = ReferenceSet.from_folder(folder, clip, cache_dir=tmp_path / "cache")
+    assert references.ids == ["0.png", "2.png"] and references.captions == ["None", ""]
+    np.testing.assert_array_equal(references.image_features, [[10, 1, 1], [1, 1, 10]])
+    np.testing.assert_array_equal(references.text_features, [[5, 1, 0], [1, 1, 0]])
+    assert references.columns == {"license": ["by", "by-sa"]}  # rows stay together where a picture is lost
+    assert references.weights == "fake CLIP" and references.metadata["source"] == f"the folder {folder.name}"
+    assert set(references.metadata["skipped"]) == {"gone.png"}
+    asked = clip.asked
+    assert ReferenceSet.from_folder(folder, clip, cache_dir=tmp_path / "cache").key == references.key
+    assert clip.asked == asked
+    references.save(tmp_path / "set.safetensors")
+    again = ReferenceSet.load(tmp_path / "set.safetensors")
+    assert again.key == references.key and again.columns == references.columns
+    assert load_pack(tmp_path / "set.safetensors").license == ["by", "by-sa"]
+
+
+@pytest.mark.parametrize(("lines", "message"), [
+    (["file,text", "0.png,a"], r"captions.csv: expected the columns file and caption, caption is missing"),
+    (["file,caption", "0.png,a", "1.png,b", "0.png,c"], r"captions.csv, row 3: '0.png' is named a second"),
+])
+def test_a_folder_s_table_that_is_not_right(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message):
+        ReferenceSet.from_folder(folder_of_pictures(tmp_path, lines), FakeClip(), cache_dir=tmp_path)
+
+
+def test_a_folder_without_a_table(tmp_path):
+    from impart_utils.config import MissingInput
+
+    with pytest.raises(MissingInput, match=r"no reference set in .*captions.csv is missing"):
+        ReferenceSet.from_folder(tmp_path, FakeClip(), cache_dir=tmp_path)
+
+
+def test_encoding_cuts_all_that_belongs_to_a_lost_picture(tmp_path):
+    def broken():
+        raise OSError("no picture")
+
+    pictures = [np.full((4, 4, 3), number, np.uint8) for number in range(4)]
+    items = [("a", pictures[0]), ("b", broken), ("c", pictures[2]), ("d", pictures[3])]
+    pairs = encode_pairs(FakeClip(), items, ["one", "two", "three", "four"],
+                         {"source": "here", "columns": {"n": [0, 1, 2, 3]}}, stamp=1, cache=tmp_path / "x")
+    assert (pairs.ids, pairs.captions, pairs.columns) == (["a", "c", "d"], ["one", "three", "four"],
+                                                          {"n": [0, 2, 3]})
+    np.testing.assert_array_equal(pairs.image_features[:, 0], [1, 3, 4])
+    assert pairs.metadata["skipped"] == {"b": "OSError: no picture"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-images", "x-texts"]
 
 
 def test_split_is_complete_and_disjoint():
@@ -173,6 +298,37 @@ def test_a_pack_without_captions_gets_empty_ones():
     assert references.metadata == {"model": "fake", "source": "there"}
 
 
+def test_an_id_for_two_pairs_is_refused_on_loading(tmp_path):
+    make(m=3, metadata={}, ids=["a", "b", "a"]).save(tmp_path / "set.safetensors")
+    with pytest.raises(ValueError, match=r"set.safetensors: expected ids .* one pair each, got 'a' 2 times"):
+        ReferenceSet.load(tmp_path / "set.safetensors")
+
+
+def test_licenses_and_source_of_a_pack_are_kept():
+    x = np.ones((2, 2), np.float32)
+    pack = Pack(x, ["a", "b"], "fake", text_features=x, license=["by", "by-sa"], source="there")
+    references = ReferenceSet.from_pack(pack)
+    assert references.columns == {"license": ["by", "by-sa"]} and references.metadata["source"] == "there"
+    assert ReferenceSet.from_pack(Pack(x, ["a", "b"], "fake", text_features=x, license="MIT")).columns == {}
+
+
+@pytest.mark.parametrize("rows", [11, 13])
+def test_a_file_whose_rows_do_not_fit_is_refused(tmp_path, rows):
+    """Ids and rows are counted when a file is read: a pack of 12 rows of features with more or fewer ids."""
+    import json
+
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    make(m=12, metadata={}).save(tmp_path / "set.safetensors")
+    with safe_open(tmp_path / "set.safetensors", "np") as file:
+        arrays, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    lists = json.loads(header["impart_pack"]) | {"ids": [str(row) for row in range(rows)], "format": 1}
+    save_file(arrays, tmp_path / "other.safetensors", metadata={"impart_pack": json.dumps(lists)})
+    with pytest.raises(ValueError, match=f"other.safetensors: expected 12 rows in ids, got {rows}"):
+        ReferenceSet.load(tmp_path / "other.safetensors")
+
+
 def test_a_saved_set_can_be_read_as_a_pack(tmp_path):
     make().save(tmp_path / "references.safetensors")
     pack = load_pack(tmp_path / "references.safetensors")
@@ -239,6 +395,15 @@ def test_vanilla_features_equal_the_steps_one_by_one(scale):
     result = vanilla_features(queries, references, top_k=4, image_weight=0.7, text_weight=0.2, scale=scale)
     np.testing.assert_allclose(result, expected, atol=1e-5)
     assert result.dtype == np.float32
+
+
+@pytest.mark.parametrize("scale", ["unit", "raw", "mixed"])
+def test_vanilla_features_are_the_same_by_every_backend(scale):
+    references, queries = make(m=300), np.random.default_rng(5).normal(0, 2, (70, 6)).astype(np.float32)
+    plain = vanilla_features(queries, references, scale=scale, backend="sklearn")
+    by_torch = vanilla_features(queries, references, scale=scale, backend="torch")
+    np.testing.assert_allclose(by_torch, plain, atol=5e-6)
+    np.testing.assert_array_equal(vanilla_features(queries, references, scale=scale), plain)  # "auto"
 
 
 def test_vanilla_features_with_given_neighbors():

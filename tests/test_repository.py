@@ -103,20 +103,31 @@ def test_notebook_parameters_mean_the_same_everywhere():
 
 # Import directions
 
-CORE = {"vanilla", "ram", "zeroshot", "video", "config"}  # import nothing of the kit
+CORE = {"vanilla", "ram", "zeroshot", "film_scores", "config"}  # import nothing of the kit
 SOURCES = {name for name in MODULES if name.startswith("sources.")}
 TOY_WORLD = {name for name in MODULES if name.startswith("toy_world.")}
 EVIDENCE = {name for name in MODULES if name.startswith("evidence.")}
 FIGURES = {"evidence.plots", "evidence.picture_plots", "evidence.figures", "evidence.ram_plots",
-           "evidence.retrieval_plots"}  # matplotlib: notebooks only
+           "evidence.reference_plots", "evidence.retrieval_plots", "evidence.protocol_plots",
+           "evidence.film_plots", "evidence.live_figures"}  # matplotlib: notebooks only
 NEVER_IMPORTED = {"run", "evidence.checks"} | FIGURES
 ALLOWED = {
     **dict.fromkeys(CORE, set()),
-    "retrieval": {"zeroshot"},
-    "training": {"retrieval", "ram", "sources.features", "sources.files"},
-    "clip_model": {"config"} | SOURCES,
-    "reference": {"vanilla", "retrieval", "zeroshot", "clip_model", "config"} | SOURCES,
+    "search_backends": set(),
+    "retrieval": {"search_backends", "zeroshot"},
+    "video": {"film_scores"},
+    "scene_windows": {"film_scores"},
+    "outros": {"scene_windows"},
+    "contrastive": set(),
+    "ram_variants": set(),
+    "ram_files": {"ram", "sources.files"},
+    "training": {"contrastive", "ram", "ram_files", "ram_variants", "sources.files"},
+    "ram_jobs": {"training", "ram_files", "ram_variants", "reference", "zeroshot", "sources.files"},
+    "clip_model": {"clip_towers", "config"} | SOURCES,
+    "clip_towers": set(),
+    "reference": {"vanilla", "retrieval", "search_backends", "zeroshot", "clip_model", "config"} | SOURCES,
     **dict.fromkeys(SOURCES, {"config"} | SOURCES),
+    "sources.prompts": {"config", "zeroshot"},
     "sources.datasets": {"config"} | SOURCES | TOY_WORLD,
     **dict.fromkeys(TOY_WORLD, {"config", "sources.features", "sources.files"} | TOY_WORLD),
     "toy_world.drawing": set(),
@@ -125,6 +136,11 @@ ALLOWED = {
     "evidence.picture_plots": {"evidence.figures"},
     "evidence.ram_plots": {"evidence.figures", "evidence.plots"},
     "evidence.retrieval_plots": {"evidence.figures", "evidence.plots"},
+    "evidence.reference_plots": {"evidence.figures", "evidence.plots"},
+    "evidence.film_plots": {"evidence.figures", "evidence.plots"},
+    "evidence.protocol_plots": {"evidence.figures", "evidence.plots", "evidence.claims"},
+    "evidence.live_figures": {"evidence.figures", "evidence.plots", "evidence.metrics", "reference",
+                              "retrieval", "zeroshot"},
     "evidence.exercises": SOURCES,
     "evidence.checks": {"evidence.exercises"},
     "evidence.plots": {"evidence.figures", "evidence.picture_plots", "evidence.claims"} | SOURCES,
@@ -176,7 +192,9 @@ def test_imports_have_no_cycle():
 @pytest.mark.parametrize(("name", "top", "inside"), [
     ("vanilla", {"numpy"}, set()), ("zeroshot", {"numpy"}, set()), ("ram", {"torch"}, set()),
     ("retrieval", {"numpy", "sklearn"}, {"sklearn", "torch", "faiss"}), ("video", {"numpy", "av"}, {"av"}),
-    ("config", set(), set()), ("training", {"numpy", "torch", "safetensors"}, {"safetensors"})])
+    ("film_scores", {"numpy"}, set()),
+    ("config", set(), set()), ("training", {"numpy", "torch"}, set()),
+    ("contrastive", {"torch"}, set()), ("ram_files", {"torch"}, {"safetensors"})])
 def test_third_party_packages_of_the_core(name, top, inside):
     found = {(module.split(".")[0], at_top) for module, at_top in imports(MODULES[name])}
     third = {(module, at_top) for module, at_top in found
@@ -197,7 +215,8 @@ import socket, sys, importlib
 def refuse(*arguments, **options):
     raise AssertionError("network at import")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-torch_modules = {{"ram", "training", "clip_model", "toy_world.train_clip"}}
+torch_modules = {{"ram", "contrastive", "ram_files", "training", "ram_jobs", "clip_model", "clip_towers",
+                 "toy_world.train_clip"}}
 for name in {sorted(MODULES)}:
     if name not in torch_modules | {FIGURES}:
         importlib.import_module("impart_utils." + name)

@@ -197,6 +197,79 @@ def test_no_query(backend):
         assert similarities.dtype == np.float32 and indices.dtype == np.int64
 
 
+def with_copies(seed, m=400, n=90, d=48):
+    """References in which every third row is a copy of an earlier one, of another length; queries too."""
+    rng = np.random.default_rng(seed)
+    references = rng.normal(size=(m, d)).astype(np.float32)
+    copies = np.arange(2, m, 3)
+    references[copies] = references[rng.integers(0, 30, len(copies)) * 3] * 4  # a power of two: exactly equal
+    queries = references[rng.integers(0, m, n)] + rng.normal(0, 0.4, (n, d)).astype(np.float32)
+    queries[:20] = references[:20]
+    return references, queries
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_with_many_copies_all_backends_give_the_slow_loop_s_rows(backend, seed):
+    references, queries = with_copies(seed)
+    similarities, indices = Retriever(references, backend=backend).search(queries, 8)
+    R, v = (block / np.linalg.norm(block, axis=1, keepdims=True)
+            for block in (references.astype(float), queries.astype(float)))
+    exact = np.round(v @ R.T, 9)  # (n, m): copies are equal
+    expected = np.argsort(-exact, axis=1, kind="stable")[:, :8]
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(similarities, np.take_along_axis(exact, expected, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_backend_gives_the_same_answer_twice(backend):
+    references, queries = with_copies(5)
+    retriever = Retriever(references, backend=backend)
+    first, again = retriever.search(queries, 7), retriever.search(queries, 7)
+    anew = Retriever(references, backend=backend).search(queries, 7)
+    for other in (again, anew):
+        assert first[0].tobytes() == other[0].tobytes() and first[1].tobytes() == other[1].tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_leave_one_out_with_copies(backend):
+    """Each reference asks, without itself and its copies; without a list of them its copies come first."""
+    references, _ = with_copies(6)
+    unit = references / np.linalg.norm(references, axis=1, keepdims=True)
+    groups = [np.flatnonzero(np.abs(unit - row).max(axis=1) < 1e-6) for row in unit]
+    assert max(map(len, groups)) > 5
+    retriever = Retriever(references, backend=backend)
+    similarities, indices = retriever.search(references, 4, exclude=groups)
+    assert similarities.max() < 0.9 and not any(np.isin(found, own).any()
+                                                for found, own in zip(indices, groups, strict=True))
+    expected = slow_search(references, references[:12], 4, exclude=groups[:12])[0]
+    np.testing.assert_allclose(similarities[:12], expected, atol=2e-6)
+    similarities, indices = retriever.search(references, 1, exclude=np.arange(len(references)))
+    for row, group in enumerate(groups):
+        if len(group) > 1:
+            assert similarities[row, 0] > 1 - 1e-6 and indices[row, 0] == group[group != row][0]
+
+
+def test_auto_is_scikit_learn_up_to_100_000_references_then_faiss_or_torch(monkeypatch):
+    from impart_utils import search_backends
+
+    assert search_backends.MANY == 100_000 and Retriever(np.eye(3)).backend == "sklearn"
+    monkeypatch.setattr(search_backends, "MANY", 3)
+    for installed, expected in ((None, "torch"), ("a spec", "faiss")):
+        monkeypatch.setattr(search_backends.importlib.util, "find_spec", lambda name, spec=installed: spec)
+        assert Retriever(np.eye(3)).backend == "sklearn" and Retriever(np.eye(4)).backend == expected
+        assert Retriever(np.eye(4), backend="sklearn").backend == "sklearn"
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-10, 1e18, 1e30])
+def test_very_short_and_very_long_vectors(length):
+    references, queries = (block.astype(np.float32) for block in features())
+    expected = slow_search(references, queries, 3)
+    similarities, indices = Retriever(references * np.float32(length)).search(queries * np.float32(length), 3)
+    np.testing.assert_array_equal(indices, expected[1])
+    np.testing.assert_allclose(similarities, expected[0], atol=2e-6)
+
+
 def test_queries_do_not_depend_on_their_neighbors_in_the_batch():
     references, queries = features(m=300, n=60, d=32)
     together = Retriever(references).search(queries, 5)[1]
@@ -205,7 +278,7 @@ def test_queries_do_not_depend_on_their_neighbors_in_the_batch():
 
 
 def test_unknown_backend_lists_the_known():
-    with pytest.raises(ValueError, match="Unknown backend 'annoy'. Known backends: sklearn, torch, faiss"):
+    with pytest.raises(ValueError, match="Unknown backend 'annoy'. Known backends: auto, sklearn, torch"):
         Retriever(np.eye(3), backend="annoy")
 
 

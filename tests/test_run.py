@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from impart_utils import config, run, run_record
+from impart_utils.sources.packs import Pack, save_pack
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -127,6 +129,86 @@ def test_relative_paths_count_from_where_the_command_is_given(folder, without_ke
     assert without_kernels[0][0][1]["datasets"] == f"folder:{pictures}"
 
 
+# Packs instead of pictures and weights
+
+def write_packs(folder):
+    """A pack of toy10 and one of pairs, as the kit makes them, and a stranger's of CIFAR-100."""
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    parts = {"image_features": x, "ids": list("abcd"), "model": "tiny", "made_by": "impart-kit 0"}
+    save_pack(folder / "one.safetensors", Pack(
+        **parts, labels=np.array([0, 1, 1, 0]), class_names=["a", "b"], class_texts={"paper/raw": np.eye(
+            3, dtype=np.float32)[:2]}, protocol={"dataset": "toy10", "n_available": 4, "notes": []}))
+    save_pack(folder / "two.safetensors", Pack(**parts, text_features=x, protocol={"dataset": "pairs"}))
+    np.savez(folder / "cifar100_theirs.npz", image_features=x, labels=[0, 1, 1, 0], label_names=["a", "b"],
+             text_features=x[:2])
+    return folder
+
+
+@pytest.fixture
+def packs(folder):
+    """DIR, and a notebook 06, which needs films, beside 00 and 02."""
+    write_notebook(folder / "06_films.ipynb", "print(films)", parameters="profile = 'demo'\nfilms = None")
+    (folder.parent / "packs").mkdir()
+    return write_packs(folder.parent / "packs")
+
+
+def test_features_give_each_notebook_the_packs_it_asks_for(folder, packs, without_kernels, capsys):
+    assert run_in(folder, "--features", str(packs), "--set", "top_k=2") == 0
+    calls = dict(without_kernels[0])
+    assert calls["02_second"]["datasets"] == f"pack:{packs / 'one.safetensors'}"
+    assert calls["00_first"] == {"profile": "demo", "top_k": 2} and "06_films" not in calls
+    told = capsys.readouterr().out
+    assert f"Features from {packs}:" in told and "toy10: one.safetensors, made by impart-kit 0" in told
+    assert "toy100: no pack, left out" in told and "2 of 3 notebooks ran, 1 skipped" in told
+    assert f"Skipped 06_films: no pack of films in {packs}" in told
+    record = read_record(folder)
+    assert record["notebooks"]["06_films"]["status"] == "skipped"
+    assert "no pack of films" in record["notebooks"]["06_films"]["reason"]
+    assert {row["file"] for row in record["packs"]} == {"one.safetensors", "two.safetensors"}
+
+
+def test_features_of_others_by_their_names(folder, packs, without_kernels):
+    write_notebook(folder / "02_second.ipynb", parameters="profile = 'demo'\ndatasets = None\nprompts = None")
+    theirs = ["--profile", "paper", "--only", "02", "--features", str(packs)]
+    with pytest.raises(run.Stop, match="theirs.npz has no texts for prompts=.paper.*prompts=stored"):
+        run_in(folder, *theirs)
+    assert run_in(folder, *theirs, "--set", "prompts=stored") == 0
+    assert without_kernels[0][0][1]["datasets"] == f"pack:{packs / 'cifar100_theirs.npz'}"
+    assert read_record(folder, "paper")["packs"][0] == {
+        "file": "cifar100_theirs.npz", "holds": "cifar100", "weights": "", "made_by": "", "hash": ""}
+
+
+def test_a_relative_folder_of_features(folder, packs, without_kernels, monkeypatch):
+    monkeypatch.chdir(packs.parent)
+    assert run_in(folder, "--only", "02", "--features", "packs") == 0
+    assert without_kernels[0][0][1]["datasets"] == f"pack:{packs / 'one.safetensors'}"
+
+
+def test_features_that_serve_nothing_stop_before_the_first_notebook(folder, packs, without_kernels):
+    with pytest.raises(run.Stop, match="No notebook of this run can run from these packs.\nSkipped 06_films"):
+        run_in(folder, "--only", "06", "--features", str(packs))
+    with pytest.raises(run.Stop, match="There is no folder .*nowhere. Give --features the folder"):
+        run_in(folder, "--features", str(packs / "nowhere"))
+    (packs / "empty").mkdir()
+    with pytest.raises(run.Stop, match="No pack in .*empty serves this run: .*no pack of toy10, toy100"):
+        run_in(folder, "--features", str(packs / "empty"))
+    content = bytearray((packs / "one.safetensors").read_bytes())
+    content[-1] ^= 1
+    (packs / "one.safetensors").write_bytes(content)
+    with pytest.raises(run.Stop, match="one.safetensors was changed since it was written"):
+        run_in(folder, "--features", str(packs))
+    assert not without_kernels[0] and not (folder.parent / "out").exists()
+
+
+def test_without_features_nothing_is_skipped(folder, without_kernels, monkeypatch, tmp_path):
+    from impart_utils.sources import checkpoints
+
+    monkeypatch.setattr(checkpoints, "clip_cache_path", lambda name: tmp_path / "nowhere.pt")
+    with pytest.raises(run.Stop, match="The paper profile can't start"):
+        run_in(folder, "--profile", "paper")
+    assert not without_kernels[0]
+
+
 def test_command_line_errors_are_messages(capsys):
     assert run.main(["tests"]) == 1
     assert "Unknown command 'tests'. Known: test, lab" in capsys.readouterr().err
@@ -188,6 +270,7 @@ def test_the_end_says_where_to_look(folder, without_kernels, capsys):
     assert run_in(folder) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"Results: {folder.parent / 'out' / 'results' / 'demo'}" in lines
+    assert f"Report: {folder.parent / 'out' / 'results' / 'demo' / 'report.md'}" in lines
     assert re.fullmatch(r"2 of 2 notebooks ran, \d+ s", lines[-1])
 
 
@@ -198,6 +281,8 @@ def test_record_of_a_run(folder, without_kernels):
     assert record["run_id"] == os.environ["IMPART_RUN_ID"] and record["commit"] == config.commit()
     recorded = {"python", "platform", "torch", "numpy", "scikit-learn", "clip-anytorch", "papermill"}
     assert recorded <= set(record["versions"])
+    assert set(record["machine"]) == {"processor", "cores", "memory_gb", "gpu"}
+    assert record["machine"]["processor"] and record["machine"]["memory_gb"] > 0.5
     assert record["threads"] == os.environ["OMP_NUM_THREADS"] and record["seconds"] >= 0
 
 
@@ -226,7 +311,7 @@ def test_inputs_are_hashed_and_those_of_the_notebooks_taken_up(folder, without_k
     run_in(folder, "--only", "00")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-2
     assert read_record(folder)["inputs"] == {"paper_values.csv": sha256, "references": "0123"}
-    assert {path.name for path in results.iterdir()} == {"inputs.json", "run.json"}  # no temporary file left
+    assert {path.name for path in results.iterdir()} == {"inputs.json", "run.json", "report.md"}  # no temporary file left
     run_in(folder)  # a whole run states its inputs anew
     assert read_record(folder)["inputs"] == {"paper_values.csv": sha256}
 

@@ -1,8 +1,9 @@
-"""Frames by timestamp, on films whose frames carry their number as blocks; pooling; ranking."""
+"""Frames by timestamp, on films whose frames carry their number as blocks; encoding in batches."""
 
 import math
 import struct
 import warnings
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from impart_utils import video
-from impart_utils.video import PartialFilmWarning, encode_film, pool, rank_films, sample_frames, score_films
+from impart_utils.video import PartialFilmWarning, encode_film, sample_frames
 
 av = pytest.importorskip("av")
 
@@ -390,113 +391,80 @@ def test_encode_film_says_in_words_that_a_film_is_partial(tmp_path):
     assert "a.mp4 is partial" in got.partial and len(got.timestamps) == len(got.frame_features) < 40
 
 
-# ---- pooling and ranking -----------------------------------------------------------------------------
+def test_memory_does_not_grow_with_the_films_length(tmp_path):
+    film, alive, most = make_film(tmp_path / "a.mp4", steady(500)), weakref.WeakSet(), []
 
-def test_pooling_worked_by_hand():
-    frames = np.array([[10, 0], [0, 1]], np.float32)
-    np.testing.assert_allclose(pool(frames), [5, 0.5])            # the long vector rules
-    np.testing.assert_allclose(pool(frames, "mean_unit"), [0.5, 0.5])
-    assert pool(frames).dtype == np.float32
+    class Counted:  # PIL pictures can't be counted by themselves: each is held by one of these
+        def __init__(self, picture):
+            self.picture = picture
+            alive.add(self)
 
+    def encode(pictures):
+        most.append(len(alive))
+        return np.ones((len(pictures), 2))
 
-def test_the_two_means_agree_on_unit_frames_and_one_frame_is_its_own_mean():
-    frames = np.random.default_rng(0).normal(size=(7, 5))
-    unit = frames / np.linalg.norm(frames, axis=1, keepdims=True)
-    np.testing.assert_allclose(pool(unit), pool(frames, "mean_unit"), rtol=1e-6)
-    np.testing.assert_allclose(pool(frames[:1]), frames[0], rtol=1e-6)
-
-
-def test_pooling_that_needs_a_query_says_where_to_go():
-    with pytest.raises(ValueError, match="Unknown pooling 'max'. Known: mean_raw, mean_unit; with a query"):
-        pool(np.ones((2, 2)), "max")
-    with pytest.raises(ValueError, match=r"Expected frame_features of shape \(rows, d\).*got \(0, 4\)"):
-        pool(np.zeros((0, 4)))
-    with pytest.raises(ValueError, match="Row 1 of frame_features is zero or not finite"):
-        pool(np.array([[1.0, 2.0], [np.nan, 1.0]]))
+    pictures = video.sample_frames
+    try:
+        video.sample_frames = lambda *given, **options: (
+            (seconds, Counted(picture)) for seconds, picture in pictures(*given, **options))
+        assert len(encode_film(encode, film, fps=25, batch_size=8).timestamps) == 500
+    finally:
+        video.sample_frames = pictures
+    assert len(most) == 63 and max(most) <= 9  # a batch, and the picture that is on its way
 
 
-def cosine(a, b):
-    return float(np.dot(a, b) / math.sqrt(np.dot(a, a) * np.dot(b, b)))
+# ---- the decoder's scaler ----------------------------------------------------------------------------
+
+def wide_film(path, width, height):
+    """A film of one second with smooth shapes, so that scalers should agree."""
+    rows, columns = np.mgrid[:height, :width]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = width, height, "yuv420p", {"crf": "12"}
+        for number in range(25):
+            picture = np.stack([127 + 100 * np.sin(rows / 9 + number / 5), 127 + 100 * np.cos(columns / 11),
+                                127 + 100 * np.sin((rows + columns) / 17)], axis=-1).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
 
 
-def slow_score(query, frames, how, tau):
-    """One query and one film, frame by frame, after the formulas."""
-    cosines = [cosine(query, frame) for frame in frames]
-    units = [frame / math.sqrt(np.dot(frame, frame)) for frame in frames]
-    if how == "max":
-        return max(cosines)
-    if how == "query_scored":
-        weights = [math.exp(value / tau) for value in cosines]
-        return cosine(query, sum(weight * unit for weight, unit in zip(weights, units, strict=True)))
-    return cosine(query, sum(frames if how == "mean_raw" else units) / len(frames))
+@pytest.mark.parametrize("size", [(322, 180), (180, 322), (200, 200), (64, 48)])
+def test_the_decoder_scales_to_the_size_that_clips_own_preprocessing_gives(tmp_path, size):
+    import torch
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
+
+    film = wide_film(tmp_path / "a.mp4", *size)
+    resize = Resize(96, interpolation=InterpolationMode.BICUBIC)
+    own = Compose([resize, CenterCrop(96), PILToTensor()])
+    gray = []
+    for (_, whole), (_, scaled) in zip(sample_frames(film), sample_frames(film, side=96), strict=True):
+        assert scaled.size == resize(whole).size
+        assert torch.equal(own(scaled), Compose([CenterCrop(96), PILToTensor()])(scaled))  # only crops now
+        # brightness, since colors are stored at half the size and each way brings them up differently
+        gray.append([np.asarray(own(picture.convert("L"))[0], dtype=float) for picture in (whole, scaled)])
+        assert np.abs(gray[-1][0] - gray[-1][1]).mean() < 2  # of 255
+    assert np.abs(gray[0][0] - gray[1][0]).mean() > 10  # the next sample is another picture
 
 
-@pytest.mark.parametrize("how", video.POOLINGS)
-def test_scores_equal_the_loop(how):
-    rng = np.random.default_rng(1)
-    queries = rng.normal(size=(3, 6)) * [[1], [10], [0.1]]
-    films = [rng.normal(size=(frames, 6)) * rng.uniform(1, 10, (frames, 1)) for frames in (1, 4, 9)]
-    got = score_films(queries, films, how, tau=0.3)
-    assert got.shape == (3, 3) and got.dtype == np.float32
-    slow = [[slow_score(query, frames, how, 0.3) for frames in films] for query in queries]
-    np.testing.assert_allclose(got, slow, atol=2e-6)
+def test_scaled_pictures_are_turned_too(tmp_path):
+    film = wide_film(tmp_path / "a.mp4", 160, 90)
+    turn(film, (0, 1, -1, 0))
+    assert {picture.size for _, picture in sample_frames(film, side=45)} == {(45, 80)}
+    assert {picture.size for _, picture in sample_frames(film)} == {(90, 160)}
 
 
-def test_query_scored_lies_between_the_best_frame_and_the_mean():
-    rng = np.random.default_rng(2)
-    queries, films = rng.normal(size=(4, 8)), [rng.normal(size=(12, 8)) for _ in range(3)]
-    np.testing.assert_allclose(score_films(queries, films, "query_scored", tau=1e-4),
-                               score_films(queries, films, "max"), atol=1e-5)
-    np.testing.assert_allclose(score_films(queries, films, "query_scored", tau=1e4),
-                               score_films(queries, films, "mean_unit"), atol=1e-4)
+def test_encode_film_hands_over_whole_frames_unless_the_decoder_is_to_scale(tmp_path):
+    film, sizes = wide_film(tmp_path / "a.mp4", 160, 90), []
 
+    def encode(pictures):
+        sizes.extend(picture.size for picture in pictures)
+        return np.ones((len(pictures), 2))
 
-def test_score_films_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="Unknown pooling 'median'. Known: mean_raw, mean_unit, max, query"):
-        score_films(np.ones((1, 2)), [np.ones((1, 2))], "median")
-    with pytest.raises(ValueError, match="at least one film and tau > 0, got 0 films"):
-        score_films(np.ones((1, 2)), [])
-    with pytest.raises(ValueError, match="tau=0"):
-        score_films(np.ones((1, 2)), [np.ones((1, 2))], "query_scored", tau=0)
-
-
-def test_ranking_worked_by_hand_whatever_the_norms():
-    queries = np.array([[2.0, 0.0], [0.0, 0.1]])
-    films = np.array([[0.0, 5.0], [100.0, 0.0], [3.0, 4.0]])
-    similarities, order = rank_films(queries, films)
-    np.testing.assert_allclose(similarities, [[0, 1, 0.6], [1, 0, 0.8]], atol=1e-6)
-    assert order.tolist() == [[1, 2, 0], [0, 2, 1]]
-
-
-def test_equal_films_are_ordered_by_row():
-    rng = np.random.default_rng(0)  # at these sizes a float32 product gives equal columns unequal numbers
-    films = rng.normal(size=(115, 512)).astype(np.float32)
-    films[1::2] = films[1] * np.resize([1, 2, 4, 0.5], 57)[:, None]
-    similarities, order = rank_films(rng.normal(size=(7, 512)), films)
-    for row in range(7):
-        assert len(set(similarities[row, 1::2].tolist())) == 1
-        assert [film for film in order[row] if film % 2] == list(range(1, 115, 2))
-
-
-def test_ranking_leaves_its_input_alone():
-    films = np.full((2, 2), 3.0)
-    rank_films(films, films)
-    assert (films == 3).all()
-
-
-@pytest.mark.parametrize(("queries", "films", "words"), [
-    (np.ones((1, 3)), np.ones((2, 4)), r"one dimension, got \(1, 3\) and \(2, 4\)"),
-    (np.array([[1, np.nan]]), np.ones((2, 2)), "Row 0 of query_features is zero or not finite"),
-    (np.ones((1, 2)), np.array([[1, 1], [np.inf, 1]]), "Row 1 of film_features is zero or not finite"),
-    (np.ones((1, 2)), np.array([[1.0, 1], [1, 2], [0, 0]]), "Row 2 of film_features is zero or not finite"),
-    (np.ones(2), np.ones((2, 2)), r"Expected query_features of shape \(rows, d\)"),
-    (np.ones((1, 2)), np.ones((0, 2)), r"Expected film_features of shape \(rows, d\) with at least one row"),
-])
-def test_ranking_refuses_bad_features(queries, films, words):
-    with pytest.raises(ValueError, match=words):
-        rank_films(queries, films)
-
-
-def test_best_first_refuses_nan():
-    with pytest.raises(ValueError, match="without NaN"):
-        video.best_first(np.array([[0.1, np.nan]]))
+    encode_film(encode, film)
+    encode_film(encode, film, resize="decoder", side=45)
+    assert sizes == 4 * [(160, 90)] + 4 * [(80, 45)]
+    with pytest.raises(ValueError, match="Unknown resize 'pil'. Known: clip, decoder."):
+        encode_film(encode, film, resize="pil")
+    with pytest.raises(ValueError, match="Expected side > 0 pixels or None, got side=0"):
+        sample_frames(film, side=0)

@@ -52,6 +52,14 @@ def test_class_features_equal_a_loop_over_classes_and_templates():
     assert sorted(asked) == sorted(template.replace("{}", name) for name in names for template in TEMPLATES)
 
 
+def test_only_the_place_of_the_name_is_filled_in():
+    """No str.format: other braces, percent signs and braces inside a name stay as they are."""
+    encode, _, asked = fake_encoder()
+    class_features(encode, ["{0}", "50%"], ["{} {style}", "{{}} %s {}", "{} and {}"])
+    assert asked == ["{0} {style}", "{{0}} %s {0}", "{0} and {0}",
+                     "50% {style}", "{50%} %s 50%", "50% and 50%"]
+
+
 def test_each_prompt_counts_the_same_whatever_its_length():
     # directions (1,0) and (0,1), the second a hundred times longer: the class lies between both
     vectors = {"long cat": [100.0, 0.0], "short cat": [0.0, 1.0]}

@@ -12,6 +12,7 @@ The rules were fixed before anything was measured (DESIGN.md, §6.6):
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,20 @@ import pandas as pd
 
 from impart_utils.evidence import metrics
 from impart_utils.evidence.results import SCHEMAS, read_paper_values, read_results
+from impart_utils.zeroshot import PAPER_TEMPLATE
 
 SCOREBOARD_COLUMNS = ("claim_id", "item", "dataset", "method", "metric", "unit", "paper", "code", "ours",
                       "low", "high", "n", "measured_on", "verdict", "reason", "notebook", "note")
-PROTOCOL = ("prompts", "names", "average", "k", "image_weight", "text_weight")  # compared with the paper's
+PROTOCOL = ("prompts", "names", "average", "split", "k", "image_weight", "text_weight")  # as the paper's?
+USUAL = {"prompts": (PAPER_TEMPLATE,), "names": ("raw",), "average": ("micro",),
+         "split": ("torchvision", "test")}  # the paper's; sets other than Caltech101 have one test part
 TOY = {"cifar10": "toy10", "cifar100": "toy100", "caltech101": "toy101"}
 MIN_TRAININGS = 3
 OPENAI = ("OpenAI ViT-B/32", "OpenAI CLIP ViT-B/32")  # as checkpoints and as feature packs name it
 
 
 def differences(test, references=None, *, ram_epochs=None, training_pairs=None):
-    """What sets a result apart from the paper's protocol and isn't in its row: data, weights, references.
+    """What sets a result apart from the paper's protocol: data, prompts, weights, references.
 
     Parameters
     ----------
@@ -41,6 +45,9 @@ def differences(test, references=None, *, ram_epochs=None, training_pairs=None):
     differences : list of str, to be recorded under the row's `inputs` in inputs.json
     """
     found = list(test.notes)
+    for name, known in USUAL.items():
+        if getattr(test, name) not in known:
+            found.append(f"{name}: {getattr(test, name)}, the paper's: {known[0]}")
     if test.weights not in OPENAI:
         found.append(f"weights: {test.weights}, the paper's: {OPENAI[0]}")
     if references is not None:
@@ -249,3 +256,14 @@ def _setting(claim, run):
     same = low - float(claim["tolerance"]) <= ours <= high + float(claim["tolerance"])
     return {**found, "verdict": f"setting: {'the same' if same else 'another'}",
             "reason": f"ours is {ours:g}, the paper's {claim['value']}"}
+
+
+def main(arguments=None):
+    """`python -m impart_utils.evidence.claims diff A B` compares two results folders: see `run_diff`."""
+    from impart_utils.evidence import run_diff
+
+    return run_diff.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -77,6 +77,19 @@ def _caption(description):
         (" ".join(plain.split()), "One word is longer than 25 characters. The paper's code drops those.")]
 
 
+def _bits_apart(first, second):
+    def differing(cut):
+        return int(np.sum((first > cut(first)) != (second > cut(second))))
+
+    answer = differing(np.median)
+    return answer, [
+        (len(first) - answer, "That is how many bits agree. How many are left?"),
+        (differing(np.mean), "That cuts at the mean, which one large value moves. Take each picture's median."),
+        (differing(lambda values: 0), "That cuts at zero. Take each picture's own median."),
+        (answer / len(first), "That is their share. Give the number of bits."),
+        (int(np.sum(first != second)), "That compares the values. Turn each picture into bits first.")]
+
+
 # ---- 02, 03: Eq. 1 and RAM ---------------------------------------------------------------------
 
 
@@ -127,7 +140,7 @@ def _scores(query, picture_scores, caption_scores, image_weight, text_weight):
         (query + pictures + captions, "Both means were added without their weights.")]
 
 
-# ---- 04, 05, 06, 07, 09: evaluation ------------------------------------------------------------
+# ---- 04 to 09: evaluation -----------------------------------------------------------------------
 
 
 def _mended_and_broken(old, new):
@@ -194,6 +207,37 @@ def _paired_gain(none, branch):
         (float(np.mean(gains > 0)), "That is the share of seeds that gain, not by how much.")]
 
 
+def _temporal_iou(first, second):
+    def length(window):
+        return float(window[1] - window[0])
+
+    shared = max(0.0, float(min(first[1], second[1]) - max(first[0], second[0])))
+    around = float(max(first[1], second[1]) - min(first[0], second[0]))
+    union = length(first) + length(second) - shared
+    return shared / union, [
+        (shared, "That is what they share, in seconds. Divide by what both together cover."),
+        (shared / (length(first) + length(second)), "The shared part counts twice below. Take it off once."),
+        (shared / length(first), "That is the share of the first window. The union has the second, too."),
+        (shared / length(second), "That is the share of the second window. The union has the first, too."),
+        (union / shared, "Upside down: the intersection over the union."),
+        ((length(first) + length(second)) / around, "The lengths' sum is no intersection.")]
+
+
+def _best_window(curve, windows):
+    inside = np.array([curve[start:end].mean() for start, end in windows])
+    outside = np.array([np.delete(curve, np.arange(start, end)).mean() for start, end in windows])
+    score, total = inside - outside, np.array([curve[start:end].sum() for start, end in windows])
+    best = int(score.argmax())
+    return (best, float(score[best])), [
+        ((int(inside.argmax()), float(inside.max())), "That is the mean inside. How much does it stand out?"),
+        ((best, float(inside[best])), "The window is right. Take the mean outside it off."),
+        ((int(total.argmax()), float(total.max())), "A sum grows with the window. Take means."),
+        ((best, float(inside[best] - curve.mean())),
+         "Compare with the rest of the film, without the window itself."),
+        ((int(score.argmin()), float(score.min())), "That one stands out least."),
+        (best, "Give its score, too.")]
+
+
 def _two_differences(method, clip, control):
     to_clip, to_control = (100 * float(method.mean() - other.mean()) for other in (clip, control))
     return (to_clip, to_control), [
@@ -246,6 +290,9 @@ EXERCISES = {
     "1.1": Exercise("Decode, strip the HTML, collapse white space, drop words of more than 25 characters.",
                     lambda: {"description": "Tom+%26amp%3B+I%3A+our+boat%2C+%3Cb%3Eat+last%3C%2Fb%3E%0A%0A"
                                             "in+the+harbor+wwwexampleorgholidaysonaboat"}, _caption),
+    "1.2": Exercise("The number of places at which the two hashes differ, a whole number.",
+                    lambda: {"first": np.array([9.0, -2.0, 0.5, -0.1, 3.0, -4.0, 0.2, 1.0]),
+                             "second": np.array([8.0, 0.6, -1.0, 0.1, 2.5, -3.0, -0.2, 1.5])}, _bits_apart),
     "2.1": Exercise("Eq. 1: v plus the weighted means over the k neighbors, shape (1, d) as v.",
                     lambda: {"v": np.array([[1.0, 0.0, 0.5]]),
                              "r_img": np.array([[[0.8, 0.4, 0.0], [0.2, 1.0, 0.6]]]),
@@ -286,6 +333,12 @@ EXERCISES = {
     "7.2": Exercise("(test accuracy of the setting chosen on the tuning split, best on test minus that).",
                     lambda: {"tuning": np.array([0.602, 0.615, 0.631, 0.618]),
                              "test": np.array([0.611, 0.627, 0.609, 0.604])}, _optimism),
+    "8.1": Exercise("What both windows (start, end) share over what both together cover, in seconds.",
+                    lambda: {"first": np.array([12.0, 20.0]), "second": np.array([17.0, 27.5])},
+                    _temporal_iou),
+    "8.2": Exercise("(row of the window with the largest mean inside minus mean outside, that difference).",
+                    lambda: {"curve": np.array([0.20, 0.19, 0.29, 0.30, 0.28, 0.31, 0.18, 0.19]),
+                             "windows": np.array([[2, 4], [2, 6], [5, 6], [1, 7]])}, _best_window),
     "9.1": Exercise('One of "reproduced", "not reproduced", "not comparable", "inconclusive".',
                     lambda: {"paper": {"data set": "CIFAR-10", "pictures": 10_000,
                                        "prompt": "a photo of a {}", "accuracy": 0.8878},

@@ -31,7 +31,8 @@ METHOD_COLORS = {"CLIP": "#0072B2", "RA-CLIP Vanilla": "#D55E00", "RA-CLIP (RAM)
                  "RA-CLIP (RAM, normalized)": "#009E73", "random neighbors": "#999999"}
 R_IMG, R_TXT = "#E69F00", "#56B4E9"  # retrieved images and their texts
 # plain CLIP's ways from frames to a film in blues, Vanilla's in its own color
-POOLING_COLORS = {"mean_raw": "#0072B2", "mean_unit": "#4A9CCB", "max": "#8FC6E6", "query_scored": "#CDE6F5",
+POOLING_COLORS = {"mean_raw": "#0072B2", "mean_unit": "#4A9CCB", "max": "#8FC6E6",
+                  "top_mean": "#2B8FB3", "query_scored": "#CDE6F5",
                   "Eq. 1 on frames, mean_unit": METHOD_COLORS["RA-CLIP Vanilla"]}
 VARIANTS = {"none": ("not normalized", METHOD_COLORS["RA-CLIP (RAM)"], ""),
             "branch": ("each branch to unit length", METHOD_COLORS["RA-CLIP (RAM, normalized)"], ""),

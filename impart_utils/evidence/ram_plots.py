@@ -166,7 +166,7 @@ def training_overview(history, *, chance, toy):
 
     Parameters
     ----------
-    history : DataFrame with variant ("none", "branch", "sum"), step, epoch, loss, and on the last step of
+    history : DataFrame with variant ("none", "branch", "sum" or one other), step, epoch, loss, and on the last step of
         each epoch alignment (mean cosine of augmented pictures with their own texts minus that with
         others'), temperature and, where pairs were held out, validation_loss
     chance : float, the loss where all scores are equal
@@ -178,7 +178,7 @@ def training_overview(history, *, chance, toy):
     learned = "temperature" in history and history["temperature"].dropna().nunique() > 1
     fig, panels = panel_grid(1, 3 if learned else 2, (4.3 * (3 if learned else 2) + 1.6, 3.9))
     for variant, rows in history.groupby("variant", sort=False):
-        label, color, hatch = VARIANTS[variant]
+        label, color, hatch = VARIANTS.get(variant, (variant, "#222222", ""))
         style = {"color": color, "linestyle": ":" if hatch else "-"}
         panels[0, 0].plot(rows["step"], rows["loss"], linewidth=0.8, alpha=0.8, label=label, **style)
         for ax, name in zip(panels[0, 1:], ("alignment", "temperature"), strict=False):

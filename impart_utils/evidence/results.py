@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from impart_utils.config import run_info
+from impart_utils.config import AVERAGES, run_info
 from impart_utils.evidence import metrics
 from impart_utils.sources.features import atomic_path, content_hash
-from impart_utils.zeroshot import PAPER_TEMPLATE
 
 METHODS = ("CLIP", "RA-CLIP Vanilla", "RA-CLIP (RAM)", "RA-CLIP (RAM, normalized)", "random neighbors")
 CLASSIFICATION_COLUMNS = (
     "run_id", "commit", "inputs", "profile", "dataset", "n_available", "n", "method", "variant", "scale", "k",
     "image_weight", "text_weight", "prompts", "names", "average", "references_id", "draw", "seed", "correct",
-    "accuracy", "low", "high", "weights")
+    "accuracy", "low", "high", "weights", "split")
 VIDEO_COLUMNS = ("run_id", "commit", "inputs", "profile", "gallery", "query", "pooling", "metric", "value",
-                 "low", "high", "n", "weights")
+                 "low", "high", "n", "weights", "variant")
 PAPER_COLUMNS = ("claim_id", "source", "item", "place", "dataset", "method", "metric", "value", "unit", "n",
                  "protocol", "tolerance", "note", "where_kit")
 COMPARISON_COLUMNS = (*CLASSIFICATION_COLUMNS, "against", "b", "c", "difference", "p")
@@ -44,50 +43,67 @@ def classification_row(config, test, correct, *, method, references=None, varian
 
     Returns
     -------
-    row : dict with CLASSIFICATION_COLUMNS; accuracy is micro, with its 95 % Wilson interval
+    row : dict with CLASSIFICATION_COLUMNS; accuracy and its 95 % interval as `averaged` with test.average
     """
     correct = np.asarray(correct, dtype=bool)
-    low, high = metrics.wilson(int(correct.sum()), len(correct))
+    accuracy, low, high = averaged(correct, test.labels, test.average)
     vanilla, is_ram = method in ("RA-CLIP Vanilla", "random neighbors"), "RAM" in method
     trained = (variant, seed, config.ram_epochs, config.pairs) if is_ram else None
     return {
-        **run_info(config), "inputs": inputs_hash(config, test.key, references, (scale, trained)),
+        **run_info(config), "inputs": inputs_hash(config, test.key, references,
+                                                      (scale, trained, test.average)),
         "dataset": test.name, "n_available": test.n_available, "n": len(correct),
         "method": method, "variant": variant, "scale": scale,
         "k": config.top_k if references is not None else None,
         "image_weight": config.image_weight if vanilla else None,
         "text_weight": config.text_weight if vanilla else None,
-        "prompts": test.prompts, "names": "raw" if test.prompts == PAPER_TEMPLATE else "as stored",
-        "average": "micro", "references_id": references.key if references is not None else "",
-        "draw": draw, "seed": seed, "correct": int(correct.sum()), "accuracy": float(correct.mean()),
-        "low": low, "high": high, "weights": test.weights}
+        "prompts": test.prompts, "names": test.names, "average": test.average,
+        "references_id": references.key if references is not None else "", "draw": draw, "seed": seed,
+        "correct": int(correct.sum()), "accuracy": accuracy, "low": low, "high": high,
+        "weights": test.weights, "split": test.split}
 
 
-def video_rows(config, gallery, ranks, films, *, query, pooling):
-    """Rows of video_retrieval.csv for one kind of query: R@1, R@5, R@10, median and mean rank, MRR.
+def averaged(correct, labels, average):
+    """(accuracy, low, high) with a 95 % interval.
 
     Parameters
     ----------
-    gallery : gallery.Gallery;  ranks : int array (q,), rank of the right film per query, from 1
-    films : int array (q,), the right film of each query
-    query, pooling : str, what was asked and how frames became films
+    correct : bool array (n,);  labels : int array (n,)
+    average : "micro", each picture counts the same: Wilson's interval; or "mean per class", each class that
+        occurs counts the same: bootstrap interval, resampled within each class
+    """
+    if average not in AVERAGES:
+        raise ValueError(f"Unknown average {average!r}. Known: {', '.join(AVERAGES)}.")
+    if average == "micro":
+        return float(correct.mean()), *metrics.wilson(int(correct.sum()), len(correct))
+    _, which = np.unique(labels, return_inverse=True)
+    per_class = np.bincount(which, weights=correct) / np.bincount(which)  # (c,)
+    return float(per_class.mean()), *metrics.mean_per_class_interval(correct, labels)
+
+
+def video_rows(config, gallery, table, references=None):
+    """Rows of video_retrieval.csv from a table of `film_evaluation.film_table`.
+
+    Parameters
+    ----------
+    gallery : gallery.Gallery;  table : DataFrame of `film_table`
+    references : ReferenceSet that the variants other than "CLIP" use, or None
 
     Returns
     -------
-    rows : list of dict with VIDEO_COLUMNS; 95 % bootstrap intervals that resample whole movies, since
-        clips of one movie resemble each other
+    rows : DataFrame with VIDEO_COLUMNS. `pooling` alone tells plain CLIP's rows from the others, for readers
+        that know no variant: "mean_raw" is CLIP's, "Eq. 1 on frames, mean_raw" another's; "chance" guesses,
+        with low and high empty.
     """
-    measures = {"R@1": lambda r: metrics.recall_at(r, 1), "R@5": lambda r: metrics.recall_at(r, 5),
-                "R@10": lambda r: metrics.recall_at(r, 10), "median rank": metrics.median_rank,
-                "mean rank": metrics.mean_rank, "MRR": metrics.mean_reciprocal_rank}
-    movies, rows = [gallery.movies[film] for film in films], []
-    clusters = movies if len(set(movies)) > 1 else None  # one movie alone can't be resampled
-    for name, measure in measures.items():
-        low, high = metrics.bootstrap_interval(ranks, measure, clusters=clusters, seed=config.seed)
-        rows.append({**run_info(config), "inputs": inputs_hash(config, gallery.key), "gallery": gallery.name,
-                     "query": query, "pooling": pooling, "metric": name, "value": float(measure(ranks)),
-                     "low": low, "high": high, "n": len(ranks), "weights": gallery.weights})
-    return rows
+    def pooling(variant, how):
+        return how if variant == "CLIP" else ", ".join(word for word in (variant, how) if word)
+
+    plain, others = (inputs_hash(config, gallery.key, used) for used in (None, references))
+    made = table.assign(
+        **run_info(config), gallery=gallery.name, weights=gallery.weights,
+        inputs=[plain if variant in ("CLIP", "chance") else others for variant in table["variant"]],
+        pooling=[pooling(*row) for row in zip(table["variant"], table["pooling"], strict=True)])
+    return made[list(VIDEO_COLUMNS)]
 
 
 def comparison_table(rows, correct, *, against="CLIP"):
@@ -180,6 +196,7 @@ def read_results(path):
         table[name] = _numbers(path, name, table[name])
     if "method" in table:
         _known(path, "method", table["method"], METHODS)
+        _known(path, "average", table["average"], AVERAGES)
         wrong = (table["correct"] / table["n"] - table["accuracy"]).abs() > 1e-6
         if (wrong & (table["average"] == "micro")).any():
             raise ValueError(f"{path}, column accuracy: row {np.flatnonzero(wrong)[0]} isn't correct / n.")

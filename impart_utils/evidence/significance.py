@@ -95,7 +95,7 @@ def sign_flip(values_a, values_b, *, clusters=None, resamples=9999, seed=0):
     difference = _differences(values_a, values_b)
     sums = np.array([difference[rows].sum() for rows in groups_of(clusters, len(difference))])
     sums = sums[sums != 0]  # whatever its sign, a zero stays zero
-    if not len(sums):
+    if len(sums) < 2:  # of one sum both signs are equally far from 0
         return 1.0
     found = permutation_test((sums,), lambda x, axis: x.sum(axis=axis), permutation_type="samples",
                              n_resamples=resamples, vectorized=True, batch=256,

@@ -41,7 +41,8 @@ def tuning_split(config, name, *, seed=1):
     title, pictures, labels, ids = make(kind, place, config, seed)
     encoded, found, _ = features.encode_to_cache(
         cached.clip(config).encode_images, list(zip(ids, pictures, strict=True)),
-        config.cache_dir / f"{kind}-tuning", key=f"{cached.clip(config).key} {title}")
+        config.cache_dir / f"{kind}-tuning", key=f"{cached.clip(config).key} {title}",
+        prepare=cached.clip(config).prepare)
     row = {item: at for at, item in enumerate(ids)}
     kept = labels[[row[item] for item in found]]
     return Labelled(title, "tuning", encoded, kept, test.class_features), whole

@@ -1,7 +1,8 @@
 """Labelled pictures: the three test sets of the paper, the toy world's, and a folder of your own."""
 
 import sys
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,24 +10,16 @@ from typing import Any
 import numpy as np
 
 from impart_utils.config import MissingInput
+from impart_utils.sources import caltech
+from impart_utils.sources.archives import ARCHIVES, fetch
 from impart_utils.sources.features import content_hash
+from impart_utils.sources.pictures_io import open_picture
 from impart_utils.toy_world import scenes
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm")
 TOY = ("toy10", "toy100", "toy101")
 TITLES = {"toy10": "Toy-10", "toy100": "Toy-100", "toy101": "Toy-101",
           "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "caltech101": "Caltech101"}
-# test pictures and classes that the paper's code scores (torchvision's sets, Caltech101 without background)
-PAPER_SIZE = {"cifar10": (10_000, 10), "cifar100": (10_000, 100), "caltech101": (8677, 101)}
-# archives: address, MD5 (torchvision's own; Caltech's data repository, DOI 10.22002/D1.20086)
-ARCHIVES = {
-    "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-                "c58f30108f718f92721af3b95e74349a"),
-    "cifar100": ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-                 "eb9058c3a382ffc7106e4002c42a8d85"),
-    "caltech101": ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-                   "3138e1922a9193bfa496528edbbc45d0"),
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Dataset:
     n_available : int, pictures the set has here; more than n where `limit` cut it
     notes : list of str, how it differs from what the paper scored (empty: it doesn't)
     stamp : what else tells the pictures from others of these ids (place, sizes and times of the files;
-        drawing)
+        drawing);  folder : Path that the ids count from, or None
     """
 
     name: str
@@ -53,6 +46,7 @@ class Dataset:
     n_available: int
     notes: list = field(default_factory=list)
     stamp: Any = None
+    folder: Path | None = None
 
     @property
     def key(self):
@@ -89,10 +83,7 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, row):
-        from PIL import Image
-
-        with Image.open(self.paths[row]) as picture:
-            return picture.convert("RGB")
+        return open_picture(self.paths[row])
 
 
 class Rows:
@@ -117,26 +108,51 @@ def load_dataset(name, config):
         "toy10", "toy100", "toy101"; "cifar10", "cifar100", "caltech101", looked for in data/downloads or,
         as "cifar10:PATH", at PATH; "folder:PATH" with one folder of pictures per class. ("pack:FILE",
         features without pictures, is read by `cached.test_set`.)
-    config : Config; its `limit` keeps that many pictures, drawn with a fixed seed
+    config : Config; its `limit` keeps that many pictures, drawn with a fixed seed, and its `caltech` says
+        which pictures and classes of Caltech101 are scored (see `sources.caltech`)
 
     Raises
     ------
     config.MissingInput : the set isn't on this machine; the message says how to get it.
     ValueError : unknown name, or a folder that doesn't hold what its name says.
+
+    Warns
+    -----
+    UserWarning : Caltech101 isn't the whole archive; the text lists the classes that differ.
     """
+    dataset, scored = _whole(name, config), None
+    if dataset.name == "caltech101":
+        dataset, scored = _under_protocol(dataset, config.caltech)
+    return _taken(dataset, subset(len(dataset.ids), config.limit, scored))
+
+
+def all_pictures(name, config):
+    """The pictures of a data set under any protocol, with all classes: one set of features does for all.
+
+    That is `load_dataset`, but Caltech101's background is there, and a `limit` keeps so many pictures for
+    each protocol.
+    """
+    dataset = _whole(name, config)
+    if dataset.name != "caltech101" or config.limit is None:
+        return _taken(dataset, subset(len(dataset.ids), config.limit))
+    rows = [subset(len(dataset.ids), config.limit, _selection(dataset, protocol).rows)
+            for protocol in caltech.possible(dataset.class_names)]
+    return _taken(dataset, np.unique(np.concatenate(rows)))
+
+
+def _whole(name, config):
+    """A data set with all pictures that are here."""
     kind, _, place = name.partition(":")
     if kind in TOY and not place:
-        dataset = _toy(kind, config)
-    elif kind in ("cifar10", "cifar100"):
-        dataset = _cifar(kind, Path(place) if place else config.data_dir / "downloads")
-    elif kind == "caltech101":
-        dataset = _caltech(Path(place) if place else config.data_dir / "downloads" / "caltech101")
-    elif kind == "folder" and place:
-        dataset = _folder(Path(place))
-    else:
-        raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(TITLES)}, folder:PATH, pack:FILE; "
-                         "cifar10:PATH, cifar100:PATH and caltech101:PATH where the data lie elsewhere.")
-    return _limited(dataset, config.limit)
+        return _toy(kind, config)
+    if kind in ("cifar10", "cifar100"):
+        return _cifar(kind, Path(place) if place else config.data_dir / "downloads")
+    if kind == "caltech101":
+        return _caltech(Path(place) if place else config.data_dir / "downloads" / "caltech101")
+    if kind == "folder" and place:
+        return _folder(Path(place))
+    raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(TITLES)}, folder:PATH, pack:FILE; "
+                     "cifar10:PATH, cifar100:PATH and caltech101:PATH where the data lie elsewhere.")
 
 
 def toy_pictures(scene_list, config):
@@ -172,33 +188,50 @@ def _caltech(root):
     if folder is None:
         raise MissingInput(f"Caltech101 isn't in {root} (101_ObjectCategories is missing). "
                            f"{_how_to_get('caltech101')}")
-    # BACKGROUND_Google is no class; capitals sort before small letters, as in torchvision
-    classes = sorted(place.name for place in folder.iterdir()
-                     if place.is_dir() and place.name != "BACKGROUND_Google")
-    dataset = _from_folders(folder, classes, "caltech101", TITLES["caltech101"])
-    pictures, count = PAPER_SIZE["caltech101"]
-    if (len(dataset.ids), len(classes)) != (pictures, count):
-        dataset.notes.append(f"{len(dataset.ids)} pictures in {len(classes)} classes, "
-                             f"the whole set has {pictures} in {count}")
-    return dataset
+    # capitals before small letters, as in torchvision; an empty folder is a class that is missing
+    classes = sorted(place.name for place in _subfolders(folder) if _pictures_in(place))
+    return _from_folders(folder, classes, "caltech101", TITLES["caltech101"])
+
+
+def _under_protocol(dataset, protocol):
+    """Caltech101 with the labels and classes of a protocol (-1: not scored), and the rows it scores."""
+    if told := caltech.warning_text(protocol, dataset.folder, dataset.class_names, dataset.labels):
+        warnings.warn(told, stacklevel=1)  # always from here: Python says it once, not once per caller
+    chosen = _selection(dataset, protocol)
+    labels = np.full(len(dataset.ids), -1, np.int64)
+    labels[chosen.rows] = chosen.labels
+    return replace(dataset, labels=labels, notes=chosen.notes, n_available=len(chosen.rows),
+                   class_names=[dataset.class_names[row] for row in chosen.classes]), chosen.rows
+
+
+def _selection(dataset, protocol):
+    return caltech.select(protocol, dataset.class_names, dataset.labels, dataset.ids,
+                          beside=dataset.folder.parent)
 
 
 def _folder(folder):
     if not folder.is_dir():
         raise MissingInput(f"There is no folder {folder}. Give a folder that holds one folder of pictures "
                            "per class.")
-    classes = sorted(place.name for place in folder.iterdir()
-                     if place.is_dir() and not place.name.startswith("."))
+    classes = sorted(place.name for place in _subfolders(folder))
     dataset = _from_folders(folder, classes, f"folder:{folder.name}", folder.name)
     dataset.notes.append(f"a folder of {len(dataset.ids)} pictures, not a data set of the paper")
     return dataset
 
 
+def _subfolders(folder):
+    return [place for place in folder.iterdir() if place.is_dir() and not place.name.startswith(".")]
+
+
+def _pictures_in(folder):
+    return sorted(path for path in folder.iterdir()
+                  if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("."))
+
+
 def _from_folders(folder, classes, name, title):
     paths, labels = [], []
     for label, class_name in enumerate(classes):
-        found = sorted(path for path in (folder / class_name).iterdir()
-                       if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith("."))
+        found = _pictures_in(folder / class_name)
         if not found:
             raise ValueError(f"There is no picture in {folder / class_name} "
                              f"(looked for {', '.join(PICTURE_SUFFIXES)}). Remove the folder or fill it.")
@@ -208,7 +241,7 @@ def _from_folders(folder, classes, name, title):
         raise ValueError(f"There is no folder of pictures in {folder}. Expected one folder per class.")
     ids = [path.relative_to(folder).as_posix() for path in paths]
     return Dataset(name, title, Files(paths), np.asarray(labels, np.int64), classes, ids, len(ids),
-                   stamp=stamp(paths))
+                   stamp=stamp(paths), folder=folder)
 
 
 def stamp(paths):
@@ -218,19 +251,22 @@ def stamp(paths):
     return content_hash(states)
 
 
-def subset(count, limit):
-    """The rows that `limit` keeps of `count`: always the same ones, in order (None: all)."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:limit])
+def subset(count, limit, among=None):
+    """The rows that `limit` keeps of `count`, or of the rows `among` them: always the same, in order."""
+    order = np.random.default_rng(0).permutation(count)
+    order = order if among is None else order[np.isin(order, among)]
+    return np.sort(order[:limit])  # None: all
 
 
-def _limited(dataset, limit):
-    if limit is None or limit >= len(dataset.ids):
+def _taken(dataset, rows):
+    """These rows of a data set; fewer than it has available are a subset, which a note says."""
+    if len(rows) == len(dataset.ids):
         return dataset
-    rows = subset(len(dataset.ids), limit)
-    notes = [*dataset.notes, f"a subset of {limit} of {dataset.n_available} pictures"]
-    return Dataset(dataset.name, dataset.title, Rows(dataset.pictures, rows), dataset.labels[rows],
-                   dataset.class_names, [dataset.ids[row] for row in rows], dataset.n_available, notes,
-                   dataset.stamp)
+    notes = list(dataset.notes)
+    if len(rows) < dataset.n_available:
+        notes.append(f"a subset of {len(rows)} of {dataset.n_available} pictures")
+    return replace(dataset, pictures=Rows(dataset.pictures, rows), labels=dataset.labels[rows],
+                   ids=[dataset.ids[row] for row in rows], notes=notes)
 
 
 def _how_to_get(name):
@@ -246,44 +282,13 @@ def main():
     import argparse
 
     from impart_utils.config import ROOT
-    from impart_utils.sources.download import fetch_file
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(ARCHIVES))
     downloads = ROOT / "data" / "downloads"
     for name in parser.parse_args().names:
-        url, md5 = ARCHIVES[name]
-        archive = downloads / url.rsplit("/", 1)[1]
-        fetch_file(url, archive, md5=md5)
-        unpack(archive, downloads / "caltech101" if name == "caltech101" else downloads)
+        fetch(name, downloads)
         print(f"{TITLES[name]} is in {downloads}.")
-
-
-def unpack(archive, folder):
-    """Unpack a .tar.gz, or Caltech's .zip with one inside, into `folder`; a kill leaves no half tree behind.
-
-    What is unpacked stands in a temporary folder until it is whole, and is then moved into place.
-    """
-    import shutil
-    import tarfile
-    import tempfile
-    import zipfile
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpack-") as temporary:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as file:
-                inner = [name for name in file.namelist() if name.endswith("101_ObjectCategories.tar.gz")]
-                if not inner:
-                    raise ValueError(f"{archive} holds no 101_ObjectCategories.tar.gz: it isn't Caltech101's "
-                                     "archive.")
-                archive = Path(file.extract(inner[0], temporary))
-        target = Path(temporary) / "tree"
-        with tarfile.open(archive) as file:
-            file.extractall(target, filter="data")  # refuses paths that lead out of the folder
-        for place in target.iterdir():
-            shutil.rmtree(folder / place.name, ignore_errors=True)
-            place.rename(folder / place.name)
 
 
 if __name__ == "__main__":

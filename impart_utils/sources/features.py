@@ -3,7 +3,10 @@
 Both are safetensors with a JSON header: no file of the kit runs code when it is opened.
 """
 
+import contextlib
+import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import numpy as np
 # what the kit's other modules know by these names
 from impart_utils.sources.files import atomic_path, content_hash, file_hash, progress_bar
 from impart_utils.sources.packs import Pack, check_pack, load_pack, save_pack
+from impart_utils.sources.workers import open_batches
 
 __all__ = ["Pack", "atomic_path", "check_pack", "content_hash", "encode_to_cache", "file_hash", "load_pack",
            "progress_bar", "save_pack"]
@@ -18,8 +22,10 @@ __all__ = ["Pack", "atomic_path", "check_pack", "content_hash", "encode_to_cache
 SHARD_ITEMS = 1024  # items per file of the cache: what a kill can cost at most
 
 
-def encode_to_cache(encode, items, path, *, key, batch_size=64):
+def encode_to_cache(encode, items, path, *, key, prepare=None, batch_size=64, workers=None):
     """Encode many items in batches, keeping finished shards on disk: a killed run goes on where it was.
+
+    In memory are a few batches of items, however many there are, and the features.
 
     Parameters
     ----------
@@ -30,13 +36,16 @@ def encode_to_cache(encode, items, path, *, key, batch_size=64):
     path : folder of the cache. What belongs to another `key` or other ids lies beside, untouched.
     key : str
         Names all that the features depend on besides the ids: the weights, the precision, the data.
+    prepare : function of an opened item, optional, for what other processes can do
+        ``clip.prepare``, where `encode` is ``clip.encode_images``.
     batch_size : int
+    workers : int or None (as many as pay), processes that open and prepare: see `workers.open_batches`
 
     Returns
     -------
     features : float32 array (m, d), in the order of `items` without the skipped
     ids : list of m ids
-    skipped : dict, id -> reason, for the items that can't be opened
+    skipped : dict, id -> reason, for the items that can't be opened or prepared
 
     Raises
     ------
@@ -44,40 +53,29 @@ def encode_to_cache(encode, items, path, *, key, batch_size=64):
     """
     ids = [str(name) for name, _ in items]
     if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
         raise ValueError(f"Expected one item per id, got id {twice!r} more than once. Make the ids unique.")
     if not ids:
         raise ValueError(f"Expected at least one item to encode for {path}, got none.")
     folder = Path(path) / content_hash(key, ids, SHARD_ITEMS)
-    starts = range(0, len(ids), SHARD_ITEMS)
-    missing = [start for start in starts if not _shard(folder, start).exists()]
-    if missing:
-        todo = sum(min(SHARD_ITEMS, len(ids) - start) for start in missing)
-        with progress_bar(total=todo, description=f"encoding {Path(path).name}") as bar:
-            for start in missing:
-                _encode_shard(
-                    encode, items[start:start + SHARD_ITEMS], _shard(folder, start), key, batch_size, bar)
-    return _merge_shards([_shard(folder, start) for start in starts], folder)
+    shards = {folder / f"shard-{number:06d}.safetensors": range(len(ids))[start:start + SHARD_ITEMS]
+              for number, start in enumerate(range(0, len(ids), SHARD_ITEMS))}
+    missing = {shard: [rows[start:start + batch_size] for start in range(0, len(rows), batch_size)]
+               for shard, rows in shards.items() if not shard.exists()}
+    batches = [rows for parts in missing.values() for rows in parts]
+    with (contextlib.closing(open_batches(items, batches, prepare=prepare, workers=workers)) as opened,
+          progress_bar(total=sum(map(len, batches)), description=f"encoding {Path(path).name}",
+                       unit=" items", progress=bool(batches)) as bar):
+        for shard, parts in missing.items():
+            _encode_shard(encode, itertools.islice(opened, len(parts)), shard, key, bar)
+    return _merge_shards(shards, folder, len(ids))
 
 
-def _shard(folder, start):
-    return folder / f"shard-{start // SHARD_ITEMS:06d}.safetensors"
-
-
-def _encode_shard(encode, items, path, key, batch_size, bar):
+def _encode_shard(encode, batches, path, key, bar):
     from safetensors.numpy import save_file
 
     features, ids, skipped = [], [], {}
-    for start in range(0, len(items), batch_size):
-        opened, names = [], []
-        for name, item in items[start:start + batch_size]:
-            try:
-                opened.append(item() if callable(item) else item)
-                names.append(str(name))
-            except (PermissionError, MemoryError, TimeoutError):
-                raise  # not the file's fault: it isn't to be remembered as broken
-            except Exception as error:  # whatever a broken file makes its reader raise: keep it as the reason
-                skipped[str(name)] = f"{type(error).__name__}: {error}"
+    for names, opened, reasons in batches:
         if opened:
             batch = np.asarray(encode(opened), dtype=np.float32)  # (b, d)
             if batch.ndim != 2 or len(batch) != len(opened):
@@ -87,26 +85,32 @@ def _encode_shard(encode, items, path, key, batch_size, bar):
                 row = names[int(np.flatnonzero(~np.isfinite(batch).all(axis=1))[0])]
                 raise ValueError(f"Features of item {row!r} are not finite. Encode with precision='fp32'.")
             features.append(batch)
-            ids += names
-        bar.update(len(items[start:start + batch_size]))
+        ids += names
+        skipped.update(reasons)
+        bar.update(len(names) + len(reasons))
     arrays = {"features": np.concatenate(features)} if features else {}
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, metadata={"key": str(key), "ids": json.dumps(ids),
                                                "skipped": json.dumps(skipped)})
 
 
-def _merge_shards(paths, folder):
+def _merge_shards(paths, folder, n):
     from safetensors import safe_open
 
-    features, ids, skipped = [], [], {}
+    features, ids, skipped = None, [], {}
     for path in paths:
         with safe_open(path, "np") as file:
             header = file.metadata()
-            features += [file.get_tensor("features")] if "features" in file.keys() else []
-        ids += json.loads(header["ids"])
+            names = json.loads(header["ids"])
+            if names:
+                block = file.get_tensor("features")
+                if features is None:
+                    features = np.empty((n, block.shape[1]), np.float32)
+                features[len(ids):len(ids) + len(names)] = block
+        ids += names
         skipped.update(json.loads(header["skipped"]))
-    if not features:
+    if features is None:
         reason = next(iter(skipped.values()))
         raise ValueError(f"None of {len(skipped)} items could be opened; the first reason: {reason}. "
                          f"Mend the files and remove {folder}.")
-    return np.concatenate(features), ids, skipped
+    return features[:len(ids)], ids, skipped

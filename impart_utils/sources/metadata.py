@@ -1,4 +1,4 @@
-"""Picture-text pairs' metadata: four file formats, captions cleaned in two ways, the data card.
+"""Picture-text pairs' metadata: four file formats, captions cleaned in two ways, the seeded order.
 
 In every frame here a row is a photo, all columns are strings, and title and description are percent- and
 plus-encoded UTF-8, as YFCC100M stores them; `clean_caption` decodes them.
@@ -9,8 +9,6 @@ import csv
 import hashlib
 import html
 import re
-from collections import Counter
-from datetime import UTC, datetime
 from html.entities import html5
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,8 +16,6 @@ from urllib.parse import quote_plus, unquote_plus
 
 import numpy as np
 import pandas as pd
-
-from impart_utils.sources.features import content_hash, file_hash
 
 # The order of YFCC100M's file, which has no header. The paper repository's csv lacks line and hash.
 YFCC_COLUMNS = ("line photoid hash uid unickname datetaken dateuploaded capturedevice title description "
@@ -30,6 +26,7 @@ COLUMNS = ("photoid hash uid datetaken dateuploaded title description pageurl do
 # Names in other parquet lists, which hold plain text
 OTHER_NAMES = {"url": "downloadurl", "image_url": "downloadurl", "text": "description",
                "caption": "description", "key": "photoid", "id": "photoid", "license": "licensename"}
+LICENSES = ("by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd")  # Creative Commons, as in YFCC
 _ADDRESSES = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\S+|\b[\w.-]+\.(?:com|net|org)/\S*", re.I)
 
 
@@ -201,21 +198,33 @@ def clean_caption(text, how="paper", *, title=""):
     return f"{title}{'' if title[-1] in '.!?:;,' else '.'} {text}"
 
 
-def captions(frame, how="paper", *, empty="drop", duplicates="drop", licenses=None):
+def captions(frame, how="paper", *, empty="drop", duplicates="drop", licenses=None, no_derivatives="keep"):
     """Each row's caption and, where the row can't be used, why.
 
-    `empty` and `duplicates` ("drop" or "keep") concern blank captions and those that an earlier usable row
-    of the frame has; the paper's code kept both. `licenses`: a set of `license_code`s, or None for all.
-    Returns a DataFrame of str, index as `frame`: caption; reason, "" where the row is usable; same_as, the
-    earlier photo with that caption.
+    Parameters
+    ----------
+    frame : DataFrame of `read_metadata`;  how : as for `clean_caption`
+    empty, duplicates : "drop" or "keep" blank captions, and those that an earlier usable row of the frame
+        has; the paper's code kept both
+    licenses : set of `license_code`s, or None for all
+    no_derivatives : "drop" or "keep" licences that forbid to change a picture (28.8 % of the paper's csv)
+
+    Returns
+    -------
+    table : DataFrame of str, index as `frame`: caption; reason, "" where the row is usable; same_as, the
+        earlier photo with that caption
     """
-    if not {empty, duplicates} <= {"drop", "keep"}:
-        raise ValueError(f"Expected empty and duplicates to be drop or keep, got {empty!r}, {duplicates!r}.")
+    for name, value in (("empty", empty), ("duplicates", duplicates), ("no_derivatives", no_derivatives)):
+        if value not in ("drop", "keep"):
+            raise ValueError(f"Expected {name} to be drop or keep, got {value!r}.")
     rows, seen, ids = [], {}, set()
     for row in frame.itertuples():
         caption = clean_caption(row.description, how, title=row.title)
+        code = license_code(row.licenseurl, row.licensename)
+        left_out = licenses is not None and code not in licenses
+        left_out |= no_derivatives == "drop" and "nd" in code.split("-")
         reasons = {"id listed before": row.photoid in ids, "video": row.marker == "1",
-                   "licence left out": licenses is not None and license_code(row.licenseurl) not in licenses,
+                   "licence left out": left_out,
                    "empty caption": not caption and empty == "drop",
                    "caption of an earlier row": caption in seen and duplicates == "drop"}
         reason = next((reason for reason, holds in reasons.items() if holds), "")
@@ -226,10 +235,10 @@ def captions(frame, how="paper", *, empty="drop", duplicates="drop", licenses=No
     return pd.DataFrame(rows, columns=["caption", "reason", "same_as"], index=frame.index, dtype=str)
 
 
-def license_code(url):
-    """ "by-nc-nd" of a Creative Commons address; another address comes back as it is."""
+def license_code(url, name=""):
+    """ "by-nc-nd" of a Creative Commons address; else the address itself or, where there is none, `name`."""
     found = re.search(r"creativecommons\.org/licenses/([a-z-]+)", url)
-    return found.group(1) if found else url
+    return found.group(1) if found else url or name
 
 
 def seeded_order(frame, seed):
@@ -239,45 +248,3 @@ def seeded_order(frame, seed):
     """
     digests = [hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in frame["photoid"]]
     return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
-
-
-def data_card(frame, kept, table, *, source, seed, how="paper", states=None, count_tokens=None):
-    """What a set is made of, as Markdown.
-
-    `frame` and `table` are of `read_metadata` and `captions`; kept, positions (m,) in them, is the set in
-    its order; source the metadata's path; states, photo id -> the downloader's state of the rows tried;
-    count_tokens, caption -> its number of CLIP tokens with start and end.
-    """
-    if not len(kept):
-        raise ValueError("Expected at least one kept row, got none. See the reasons in table and states.")
-    rows, texts, states = frame.iloc[kept], list(table["caption"].iloc[kept]), states or {}
-    fate = np.array([reason or states.get(photo, "not needed")
-                     for reason, photo in zip(table["reason"], frame["photoid"], strict=True)], dtype=object)
-    fate[kept] = "kept"
-    words = np.array([len(text.split()) for text in texts])
-    ids = [int(name) for name in frame["photoid"] if name.isdigit()]
-    year, count = Counter(map(_year, frame["dateuploaded"])).most_common(1)[0]
-    card = [f"# Data card: {len(rows)} picture-text pairs\n",
-            f"- Source: {Path(source).name}, SHA-256 {file_hash(source)}, {len(frame)} rows read",
-            f"- Order: by SHA-256 of seed {seed} and photo id; captions: cleaning \"{how}\"",
-            f"- Hash of the set (ids and captions in order): {content_hash(list(rows['photoid']), texts)}",
-            f"- Words per caption: median {np.median(words):g}, mean {words.mean():.1f}, maximum "
-            f"{words.max()}; captions without any: {np.sum(words == 0)}"]
-    if count_tokens:
-        card.append(f"- Captions over CLIP's 77 tokens: {sum(count_tokens(text) > 77 for text in texts)}")
-    card.append(f"- People: {rows['uid'].nunique()}; the five with most pictures have "
-                f"{rows['uid'].value_counts().head().sum()} of {len(rows)}")
-    if len(ids) >= 20 and ids == sorted(ids) and year != "unknown" and count >= 0.9 * len(frame):
-        card.append(f"- Not a random sample: the source's rows are the first of a list in order of photo id, "
-                    f"{ids[0]} to {ids[-1]}; {count} of {len(frame)} were uploaded in {year}, by "
-                    f"{frame['uid'].nunique()} people in all")
-    for title, values in (("Rows of the source", fate), ("Licences", map(license_code, rows["licenseurl"])),
-                          ("Year of upload", map(_year, rows["dateuploaded"])),
-                          ("Year taken", rows["datetaken"].str[:4])):
-        card += [f"\n| {title} | n |\n|---|---|",
-                 *(f"| {name or 'unknown'} | {n} |" for name, n in Counter(values).most_common())]
-    return "\n".join(card) + "\n"
-
-
-def _year(seconds):
-    return str(datetime.fromtimestamp(int(seconds), UTC).year) if seconds.isdigit() else "unknown"

@@ -1,13 +1,22 @@
-"""Feature packs: features that travel as one file, without pictures, weights or pickles."""
+"""Feature packs: features that travel as one file, without pictures, weights or pickles.
 
-import json
-import zipfile
+A pack is a safetensors file with a JSON header and the hash of its content (`sources.pack_files`).
+"""
+
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from impart_utils.sources.files import atomic_path, content_hash
+from impart_utils.sources.files import content_hash
+from impart_utils.sources.foreign_packs import read_npz_pack
+from impart_utils.sources.pack_files import content_of, read_arrays, write_arrays
+
+STORED = "stored/stored"  # prompts and names of another program's class features
+_ARRAYS = ("image_features", "text_features", "labels", "class_features")
+_LISTS = ("ids", "model", "captions", "class_names", "prompts", "metadata", "protocol", "license", "source",
+          "made_by")
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,13 @@ class Pack:
     model : str, the weights the features come from, in words
     text_features : (m, d) or None, the text of each picture; captions : list of m str or None
     labels : (m,) int64 or None; class_names : list of c str; class_features : (c, d), from `prompts`
-    metadata : dict, for example licence and page per row, and where the features come from
+    metadata : dict, for example the page of each row
+    class_texts : dict, "prompts/names" such as "paper/raw" or "openai/clean" -> (c, d), unit rows.
+        `class_features` are there too, as "stored/stored".
+    protocol : dict in words: what was encoded, how, with which templates. `dataset` in it, which
+        `impart_utils.export` writes, says that the rows are that data set, as pictures would give it.
+    license : str, or list of m str;  source : str, where the pictures come from
+    made_by : str, version and commit of the kit; "" where another program made it
     """
 
     image_features: np.ndarray
@@ -34,28 +49,39 @@ class Pack:
     class_features: np.ndarray | None = None
     prompts: list | None = None
     metadata: dict = field(default_factory=dict)
+    class_texts: dict = field(default_factory=dict)
+    protocol: dict = field(default_factory=dict)
+    license: str | list = "not stated"
+    source: str = ""
+    made_by: str = ""
+
+    def __post_init__(self):
+        if self.class_features is not None and np.ndim(self.class_features) == 2:
+            lengths = np.linalg.norm(self.class_features, axis=1, keepdims=True)
+            usable = np.isfinite(lengths) & (lengths > 0)  # of other rows check_pack complains
+            stored = self.class_features / np.where(usable, lengths, 1)
+            object.__setattr__(self, "class_texts", {**self.class_texts, STORED: stored})
 
     @property
     def key(self):
-        """Content hash of the features."""
-        arrays = [getattr(self, name) for name in _PACK_ARRAYS]
-        return content_hash(*[array for array in arrays if array is not None])
+        """Content hash of all that the pack holds."""
+        return content_of(*_parts(self))
 
+    @property
+    def weights(self):
+        """Whose CLIP made the features, in words."""
+        return self.model
 
-_PACK_ARRAYS = ("image_features", "text_features", "labels", "class_features")
-_PACK_LISTS = ("ids", "model", "captions", "class_names", "prompts", "metadata")
+    @property
+    def dataset(self):
+        """The data set that the rows are, by the pack's own protocol; "" where the kit didn't make it."""
+        return self.protocol.get("dataset", "") if self.made_by else ""
 
 
 def save_pack(path, pack):
-    """Write a `Pack` as one safetensors file (arrays as they are, the rest as JSON in its header)."""
-    from safetensors.numpy import save_file
-
+    """Write a `Pack` as one safetensors file: arrays as they are, the rest as JSON, and the hash of both."""
     check_pack(pack, path)
-    arrays = {name: np.ascontiguousarray(getattr(pack, name)) for name in _PACK_ARRAYS
-              if getattr(pack, name) is not None}
-    header = {"impart_pack": json.dumps({name: getattr(pack, name) for name in _PACK_LISTS})}
-    with atomic_path(path) as temporary:
-        save_file(arrays, temporary, metadata=header)
+    write_arrays(path, *_parts(pack))
 
 
 def load_pack(path):
@@ -73,7 +99,8 @@ def load_pack(path):
 
     Raises
     ------
-    FileNotFoundError, ValueError : the message names the file and what is wrong in it.
+    FileNotFoundError, ValueError : the message names the file and what is wrong in it, such as content that
+        isn't what its hash says.
     """
     path, texts = str(path), ""
     if not Path(path).is_file():  # a "+" may also stand in a folder's name
@@ -82,74 +109,31 @@ def load_pack(path):
         if not Path(name).is_file():
             raise FileNotFoundError(f"There is no feature pack at {name}. Check the path given after "
                                     "'pack:'.")
-    if path.endswith(".npz"):
-        pack = _pack_from_npz(path, texts)
-    else:
-        pack = _pack_from_safetensors(path)
+    pack = Pack(**(read_npz_pack(path, texts) if path.endswith(".npz") else _read_own(path)))
     check_pack(pack, path)
     return pack
 
 
-def _pack_from_safetensors(path):
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            header = (file.metadata() or {}).get("impart_pack")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}). Copy it again.") from error
-    if header is None:
-        raise ValueError(f"{path} is a safetensors file but no feature pack: make one with save_pack.")
-    return Pack(**arrays, **json.loads(header))
+def _parts(pack):
+    """(arrays by name, everything else): how a `Pack` is written."""
+    arrays = {name: getattr(pack, name) for name in _ARRAYS if getattr(pack, name) is not None}
+    arrays.update({f"class_texts/{key}": block for key, block in pack.class_texts.items()
+                   if key != STORED or pack.class_features is None})  # otherwise it's made anew
+    return arrays, {name: getattr(pack, name) for name in _LISTS}
 
 
-def _pack_from_npz(path, texts):
-    arrays = _read_npz(path)
-    if "image_features" not in arrays:
-        raise ValueError(f"Expected an array image_features in {path}, found {', '.join(arrays)}.")
-    rows = len(arrays["image_features"])
-    id_names = [name for name in ("ids", "image_id", "file_names", "cifar10_test_index", "source_row")
-                if name in arrays]
-    values = arrays[id_names[0]] if id_names else np.arange(rows)
-    names = arrays.get("label_names", arrays.get("class_names"))
-    found = dict(
-        image_features=arrays["image_features"].astype(np.float32), ids=[str(value) for value in values],
-        model=str(np.ravel(arrays["model"])[0]) if "model" in arrays else "unknown",
-        class_names=None if names is None else [str(name) for name in names],
-        labels=arrays["labels"].astype(np.int64) if "labels" in arrays else None,
-        metadata={"source": Path(path).name},
-    )
-    if texts:
-        index = arrays.get("text_index", arrays.get("pseudo_text_index"))
-        if index is None:
-            raise ValueError(f"Expected text_index or pseudo_text_index in {path}, to take texts from "
-                             f"{texts}.")
-        other = _read_npz(texts)
-        if "text_features" not in other:
-            raise ValueError(f"Expected an array text_features in {texts}, found {', '.join(other)}.")
-        if len(index) and not 0 <= index.min() <= index.max() < len(other["text_features"]):
-            raise ValueError(f"{path}: expected text_index from 0 to {len(other['text_features']) - 1}, the "
-                             f"rows of {texts}, got {index.min()} to {index.max()}.")
-        found["text_features"] = other["text_features"][index].astype(np.float32)  # (m, d)
-        found["captions"] = [f"a {other['labels'][row]}" if "labels" in other else str(row) for row in index]
-        found["metadata"]["texts"] = Path(texts).name
-    elif "text_features" in arrays:
-        prompts = arrays.get("text_prompts", arrays.get("captions"))
-        prompts = None if prompts is None else [str(prompt) for prompt in prompts]
-        if names is not None and len(arrays["text_features"]) == len(names):
-            found.update(class_features=arrays["text_features"].astype(np.float32), prompts=prompts)
-        else:
-            found.update(text_features=arrays["text_features"].astype(np.float32), captions=prompts)
-    return Pack(**found)
-
-
-def _read_npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as file:  # a pickle could run code
-            return {name: file[name] for name in file.files if name != "images"}
-    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:  # TypeError: one bare .npy array
-        raise ValueError(f"{path} is not an .npz of plain arrays ({error}).") from error
+def _read_own(path):
+    arrays, lists = read_arrays(path)
+    if lists.pop("kind", "pictures") != "pictures":
+        raise ValueError(f"{path} is a pack of films, not of pictures. Give it as --set films=pack:FILE.")
+    texts = {name.removeprefix("class_texts/"): arrays.pop(name)  # paper/raw first
+             for name in sorted(arrays, reverse=True) if name.startswith("class_texts/")}
+    unknown = sorted((set(arrays) - set(_ARRAYS)) | (set(lists) - set(_LISTS)))
+    if unknown or "image_features" not in arrays:
+        what = f"it holds {unknown[0]!r}" if unknown else "it has no image_features"
+        raise ValueError(f"{path} is no feature pack that this version of the kit can read: {what}. "
+                         "Make it anew, or use the version that made it.")
+    return {**arrays, **lists, "class_texts": texts}
 
 
 def check_pack(pack, path):
@@ -158,8 +142,9 @@ def check_pack(pack, path):
         raise ValueError(f"{path}: expected image_features of shape (m, d), "
                          f"got {np.shape(pack.image_features)}.")
     m, d = np.shape(pack.image_features)
-    for name in ("image_features", "text_features", "class_features"):
-        block = getattr(pack, name)
+    blocks = {name: getattr(pack, name) for name in ("image_features", "text_features", "class_features")}
+    blocks.update({f"class_texts {key}": block for key, block in pack.class_texts.items() if key != STORED})
+    for name, block in blocks.items():
         if block is None:
             continue
         if block.ndim != 2 or block.shape[1] != d:
@@ -171,9 +156,51 @@ def check_pack(pack, path):
         rows = getattr(pack, name)
         if rows is not None and len(rows) != m:
             raise ValueError(f"{path}: expected {m} rows in {name}, got {len(rows)}.")
-    if pack.labels is not None:
-        classes = len(pack.class_names or [])
-        if not classes or pack.labels.min() < 0 or pack.labels.max() >= classes:
-            raise ValueError(f"{path}: expected labels from 0 to {classes - 1} with one class name each.")
-    if pack.class_features is not None and len(pack.class_features) != len(pack.class_names or []):
+    if not isinstance(pack.license, str) and len(pack.license) != m:
+        raise ValueError(f"{path}: expected one license for all or {m}, got {len(pack.license)}.")
+    _check_classes(pack, path)
+
+
+def _check_classes(pack, path):
+    classes = len(pack.class_names or [])
+    if pack.labels is not None and (not classes or np.any((pack.labels < 0) | (pack.labels >= classes))):
+        raise ValueError(f"{path}: expected labels from 0 to {classes - 1} with one class name each.")
+    if pack.class_features is not None and len(pack.class_features) != classes:
         raise ValueError(f"{path}: expected one row of class_features for each class name.")
+    for key, block in pack.class_texts.items():
+        if len(block) != classes or key.count("/") != 1:
+            raise ValueError(f"{path}: expected class_texts named 'prompts/names' with a row for each of "
+                             f"{classes} class names, got {key!r} with {len(block)}.")
+        lengths = np.linalg.norm(block, axis=1)
+        if np.any(np.abs(lengths - 1) > 1e-3):
+            raise ValueError(f"{path}: expected class_texts {key} of unit length, got {lengths.max():.3g}. "
+                             "Make them with zeroshot.class_features.")
+
+
+# ---- Around packs ----------------------------------------------------------------------------------
+
+
+def grey_tile(name, size=64):
+    """What stands for a picture of which only features are at hand: a grey PIL image that says `name`."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    tile = Image.new("RGB", (size, size), "lightgrey")
+    lines = [line for part in name.split("\n") for line in textwrap.wrap(part, size // 6)]
+    ImageDraw.Draw(tile).multiline_text((2, 2), "\n".join(lines), fill="dimgrey",
+                                        font=ImageFont.load_default(size=10))
+    return tile
+
+
+def preprocessing_hash(preprocess):
+    """8 hex characters over what a preprocessing makes of a test picture: part of the key of every cache.
+
+    Another size, interpolation, mean or library that rounds otherwise gives another hash.
+
+    Parameters
+    ----------
+    preprocess : callable, PIL image -> tensor (3, h, w)
+    """
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    return content_hash(np.asarray(preprocess(Image.fromarray(noise))))[:8]

@@ -251,7 +251,8 @@ def declared(*extras):
 
 def packages_of(paths):
     names = {"PIL": "pillow", "sklearn": "scikit-learn", "clip": "clip-anytorch", "faiss": "faiss-cpu",
-             "yt_dlp": "yt-dlp", "yaml": "pyyaml", "urllib3": "requests", "IPython": "ipykernel"}
+             "yt_dlp": "yt-dlp", "yaml": "pyyaml", "urllib3": "requests", "IPython": "ipykernel",
+             "websocket": "websocket-client"}
     own = {"impart_utils", "__future__", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
     found = set()
     for path in paths:

@@ -311,7 +311,8 @@ def test_inputs_are_hashed_and_those_of_the_notebooks_taken_up(folder, without_k
     run_in(folder, "--only", "00")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", FIPS 180-2
     assert read_record(folder)["inputs"] == {"paper_values.csv": sha256, "references": "0123"}
-    assert {path.name for path in results.iterdir()} == {"inputs.json", "run.json", "report.md"}  # no temporary file left
+    left = {path.name for path in results.iterdir()}
+    assert left == {"inputs.json", "run.json", "report.md"}  # no temporary file
     run_in(folder)  # a whole run states its inputs anew
     assert read_record(folder)["inputs"] == {"paper_values.csv": sha256}
 

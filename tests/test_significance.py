@@ -227,3 +227,8 @@ def test_paired_table_has_what_the_single_tests_say():
     assert table.loc["same", ["b", "c", "p", "p_holm"]].tolist() == [0, 0, 1, 1]
     assert table["equivalence"].tolist() == ["different", "equivalent"]
     assert len(significance.paired_table(against, {})) == 0
+
+
+def test_sign_flip_of_one_cluster_that_differs_says_nothing():
+    a, b = np.array([1.0, 1.0, 0.5]), np.array([0.0, 0.0, 0.5])
+    assert significance.sign_flip(a, b, clusters=["M", "M", "N"]) == 1.0

@@ -60,7 +60,8 @@ def recall_of_variants(table, *, metric="R@1", columns=4, toy):
     handles = [Line2D([], [], color=color, marker=marker, label=name)
                for name, (color, marker) in VARIANT_STYLES.items() if name in set(table["variant"])]
     handles.append(Line2D([], [], color="k", linestyle="--", label="guessing"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles) if columns > 2 else 3,
+               frameon=False)
     fig.suptitle(f"{metric} with 95 % intervals (bootstrap over movies){toy_note(toy)}")
     return fig
 
@@ -196,8 +197,8 @@ def precision_of_characters(table, *, toy):
     kinds, names = list(dict.fromkeys(table["query"])), list(dict.fromkeys(table["character"]))
     colors = dict(zip(kinds, (R_TXT, "#CC79A7", R_IMG, METHOD_COLORS["RA-CLIP Vanilla"], "#009E73"),
                       strict=False))
-    fig, panels = panel_grid(len(panels_of), 1, (2.6 + 0.95 * len(names), 0.9 + 2.9 * len(panels_of)),
-                             sharex=True)
+    size = (max(7.5, 2.6 + 0.95 * len(names)), 0.9 + 2.9 * len(panels_of))
+    fig, panels = panel_grid(len(panels_of), 1, size, sharex=True)
     width = 0.84 / len(kinds)
     for ax, searched in zip(panels[:, 0], panels_of, strict=True):
         part = table[table["searched"] == searched]

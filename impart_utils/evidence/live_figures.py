@@ -115,7 +115,8 @@ def eq1_on_one_query(test, references, query_pictures, reference_pictures, *, sc
                       text_weight=text_weight)
         before, after = (int(scores.argmax()) for scores in (terms["query (CLIP)"], sum(terms.values())))
         names, truth = test.class_names, int(test.labels[row])
-        fig = plt.figure(figsize=(8.4, 7.4), layout="constrained")
+        fig = plt.figure(figsize=(8.4, 7.6), layout="constrained")
+        fig.get_layout_engine().set(h_pad=0.09)  # room between a caption and the cosine below it
         above, below = fig.subfigures(2, 1, height_ratios=[1.2, 1])
         _query_and_neighbors(above, query_pictures([row])[0], names[truth],
                              reference_pictures([references.ids[i] for i in indices[:SHOWN]]),

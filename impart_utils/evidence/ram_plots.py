@@ -108,7 +108,7 @@ def taken_apart(table, base, *, clip=None, toy):
     added = table.groupby(["change", "seed"])["added"].mean().unstack().loc[changes].to_numpy()
     _dots(panels[0, -1], rows, added)
     panels[0, -1].set(title="how much is added", xlabel="length of the addition / length of v", xscale="log")
-    panels[0, -1].xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    panels[0, -1].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     panels[0, -1].xaxis.set_major_formatter("{x:g}")
     panels[0, -1].minorticks_off()
     panels[0, 0].set_yticks(rows, changes)

@@ -25,6 +25,7 @@ myst_substitutions = {name: run[name] for name in ("run_id", "profile", "commit"
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["impart.css"]
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system; unset, the theme logs an error
 html_theme_options = {
     "home_page_in_toc": True,
     "show_navbar_depth": 1,

@@ -575,5 +575,5 @@ def test_weights_that_place_cifars_pictures_elsewhere_are_doubted():
     (note,) = cached._doubts(model, "cifar10", ids, features)
     assert note.startswith("the weights' pictures aren't OpenAI's: FAILED: 45 cosines")
     assert cached._doubts(model, "cifar100", ids, features) == []
-    assert cached._doubts(model, "cifar10", ids[1:], features[1:]) == []  # a subset: other pictures come first
+    assert cached._doubts(model, "cifar10", ids[1:], features[1:]) == []  # a subset
     assert cached._doubts(SimpleNamespace(name="tiny"), "cifar10", ids, features) == []

@@ -478,3 +478,13 @@ def test_comparison_table_survives_its_file(tmp_path):
     results.comparison_table(rows, [right, ~right]).to_csv(tmp_path / "comparisons.csv", index=False)
     found = results.read_results(tmp_path / "comparisons.csv")
     assert found[["b", "c", "p"]].values.tolist() == [[1, 1, 1]]
+
+
+def test_a_sentence_on_cost_is_not_tested_but_what_a_query_adds_is_named():
+    claim = {"method": "RA-CLIP Vanilla", "metric": "cost"}
+    assert claims._cost(claim, None)["verdict"] == "not tested"
+    table = pd.DataFrame({"dataset": "toy10", "method": ["CLIP", "RA-CLIP Vanilla"],
+                          "ms_per_query": [0.001, 0.101], "mb_per_query": [0.002, 0.032]})
+    found = claims._cost(claim, table)
+    assert found["verdict"] == "not tested" and found["measured_on"] == "toy10"
+    assert "adds 0.1 ms and 0.03 MB to a query" in found["reason"]

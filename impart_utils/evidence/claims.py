@@ -8,6 +8,7 @@ The rules were fixed before anything was measured (DESIGN.md, §6.6):
 - *not run*: the results file or its row is missing; the reason names the notebook;
 - *not run here: toy world*: the demo's numbers bear on nothing in the paper;
 - *stale: …*: from another commit, profile or other inputs than the current run's: never a verdict;
+- *not tested*: a sentence that nothing here or in the paper can test; the reason says why;
 - *setting: …*: a choice that the paper states, not a result; ours is the same or another.
 """
 
@@ -73,6 +74,8 @@ def scoreboard(paper_values, results_folder, *, profile, commit, inputs=None, se
     if not isinstance(paper_values, pd.DataFrame):
         paper_values = read_paper_values(paper_values)
     tables = {name: read_results(folder / name) for name in SCHEMAS if (folder / name).is_file()}
+    if (folder / "cost.csv").is_file():  # times, which no schema judges
+        tables["cost.csv"] = pd.read_csv(folder / "cost.csv")
     listed = folder / "inputs.json"
     recorded = json.loads(listed.read_text()) if listed.is_file() else {}
     recorded = {key: value for key, value in recorded.items() if isinstance(value, list)}
@@ -114,6 +117,8 @@ def judge(paper_values, tables, *, profile, commit, inputs=None, settings=None, 
 
 def _judge(claim, tables, run):
     table, notebook = tables.get(claim["file"]), claim["notebook"]
+    if claim["metric"] == "cost":
+        return _cost(claim, table)
     if table is None:
         return {"verdict": "not run", "reason": f"{claim['file']} is missing: run notebook {notebook}"}
     wanted = dict(part.split("=", 1) for part in claim["protocol"].split("; ") if part)
@@ -235,6 +240,19 @@ def _direction(claim, rows, table):
             "verdict": "inconclusive" if not sure else "reproduced" if wins else "not reproduced",
             "reason": f"{told or 'nothing to compare with'} ({scale} inputs). Rule: 'branch' higher in each "
                       f"of at least {MIN_TRAININGS} trainings, or in none"}
+
+
+def _cost(claim, table):
+    """Pretraining's cost can't be tested with frozen encoders; what a query costs besides is measured."""
+    reason = ("nothing is pretrained at the paper's scale, the encoders are frozen; for the toy world see "
+              "notebook 05 with grid=full")
+    if table is None:
+        return {"verdict": "not tested", "reason": reason}
+    costs = table.set_index("method")[["ms_per_query", "mb_per_query"]]
+    added = costs.loc[claim["method"]] - costs.loc["CLIP"]
+    return {"verdict": "not tested", "measured_on": " ".join(sorted(set(table["dataset"]))),
+            "reason": f"{reason}; Eq. 1 adds {added['ms_per_query']:.2g} ms and "
+                      f"{added['mb_per_query']:.2g} MB to a query, its search included"}
 
 
 def _example(claim, rows, table):

@@ -84,7 +84,7 @@ def _bits_apart(first, second):
     answer = differing(np.median)
     return answer, [
         (len(first) - answer, "That is how many bits agree. How many are left?"),
-        (differing(np.mean), "That cuts at the mean, which one large value moves. Take each picture's median."),
+        (differing(np.mean), "That cuts at the mean, which one large value moves. Take the median."),
         (differing(lambda values: 0), "That cuts at zero. Take each picture's own median."),
         (answer / len(first), "That is their share. Give the number of bits."),
         (int(np.sum(first != second)), "That compares the values. Turn each picture into bits first.")]

@@ -166,9 +166,9 @@ def training_overview(history, *, chance, toy):
 
     Parameters
     ----------
-    history : DataFrame with variant ("none", "branch", "sum" or one other), step, epoch, loss, and on the last step of
-        each epoch alignment (mean cosine of augmented pictures with their own texts minus that with
-        others'), temperature and, where pairs were held out, validation_loss
+    history : DataFrame with variant ("none", "branch", "sum" or one other), step, epoch, loss, and on the
+        last step of each epoch alignment (mean cosine of augmented pictures with their own texts minus
+        that with others'), temperature and, where pairs were held out, validation_loss
     chance : float, the loss where all scores are equal
 
     Returns

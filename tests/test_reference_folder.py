@@ -177,7 +177,8 @@ def test_a_list_of_dead_pictures_gives_an_empty_set(metadata, tmp_path, monkeypa
     monkeypatch.setattr(sys.modules[__name__], "DEAD", set(range(30)))
     assert len(fast(metadata, tmp_path / "set", pairs=5)) == 0
     assert "no picture was good" in (tmp_path / "set" / "card.md").read_text()
-    assert (tmp_path / "set" / "captions.csv").read_text() == "file,caption,id,license,page\n"
+    written = (tmp_path / "set" / "captions.csv").read_text()
+    assert written == "file,caption,id,license,page,title,description\n"
 
 
 def test_the_kit_s_made_up_list_shows_what_notebook_01_says():

@@ -20,6 +20,7 @@ from impart_utils.sources.files import atomic_path, file_hash
 from impart_utils.sources.metadata import (
     LICENSES,
     captions,
+    clean_caption,
     join_ids,
     license_code,
     read_ids,
@@ -67,7 +68,8 @@ def build(metadata, folder, *, pairs=1000, seed=0, how="paper", filters=None, id
 
     Returns
     -------
-    rows : DataFrame with file, caption, id, license, page; fewer than `pairs` where the list is used up
+    rows : DataFrame with file, caption, id, license, page, title, description; fewer than `pairs`
+        where the list is used up
     """
     frame, filters = _read(metadata, ids), filters or {}
     table, order = plan(frame, seed=seed, how=how, **filters)
@@ -105,7 +107,11 @@ def _read(metadata, ids):
 def _rows(frame, texts, files):
     licenses = map(license_code, frame["licenseurl"], frame["licensename"])
     return pd.DataFrame({"file": files, "caption": list(texts), "id": list(frame["photoid"]),
-                         "license": list(licenses), "page": list(frame["pageurl"])}, dtype=str)
+                         "license": list(licenses), "page": list(frame["pageurl"]),
+                         # cleaned, so that notebook 07 can compare captions made of either or both
+                         "title": [clean_caption("", "full", title=title) for title in frame["title"]],
+                         "description": [clean_caption(text, "full") for text in frame["description"]]},
+                        dtype=str)
 
 
 def _token_counter():

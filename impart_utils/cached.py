@@ -128,8 +128,17 @@ def reference_pairs(config, draw=0):
 
 
 def _toy_pool(config):
+    """The toy world's pairs, kept as features: writing 10,000 captions anew takes seconds."""
     from impart_utils.toy_world import scenes
 
+    name = features.content_hash(clip(config).key, scenes.WORLD_VERSION, config.pairs)
+    path = config.cache_dir / "toy-pairs" / f"pool-{name}.safetensors"
+    if not path.exists():
+        _encoded_toy_pairs(config, scenes).save(path)
+    return ReferenceSet.load(path)
+
+
+def _encoded_toy_pairs(config, scenes):
     pairs = scenes.pairs(config.pairs, seed=0)
     pictures = datasets.toy_pictures([pair.scene for pair in pairs], config)
     items = [(pair.id, lambda row=row: pictures[row]) for row, pair in enumerate(pairs)]

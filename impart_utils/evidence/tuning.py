@@ -134,7 +134,8 @@ def tune_method(split, method, grid, reference_image_features, reference_text_fe
     split : Labelled, a tuning split
     method : function with the signature of `rivals`;  grid : dict setting -> values to try, as in GRIDS
     reference_…_features : arrays (m, d)
-    neighbor_indices : int array (n, k) of the split's queries, for methods that use neighbors
+    neighbor_indices : int array (n, k) of the split's queries, for methods that use neighbors; values of
+        the grid that ask for more than k neighbors are left out
     optimistic : as in `tune`
 
     Returns
@@ -142,6 +143,9 @@ def tune_method(split, method, grid, reference_image_features, reference_text_fe
     choice : Choice; of equally good settings the first in the grid's order
     """
     _refuse_test(split, optimistic)
+    most = len(reference_image_features) if neighbor_indices is None else np.shape(neighbor_indices)[1]
+    grid = {name: [value for value in values if name not in ("top_k", "captions") or value <= most]
+            for name, values in grid.items()}
     best, tried = None, 0
     for values in product(*grid.values()):
         settings = dict(zip(grid, values, strict=True))

@@ -98,7 +98,7 @@ def test_figures_are_written_as_png_and_svg(demo):
 
 def test_the_demo_claims_nothing_of_the_paper(demo):
     board = pd.read_csv(demo[0] / "results" / "demo" / "scoreboard.csv")
-    assert (board["verdict"] == "not run here: toy world").all()
+    assert set(board["verdict"]) == {"not run here: toy world", "not tested"}
 
 
 def test_a_demo_run_leaves_the_clone_as_it_was(demo):

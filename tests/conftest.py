@@ -18,3 +18,25 @@ def outputs_outside_the_clone(tmp_path_factory):
     os.environ.pop("IMPART_OUTPUT")
     if before is not None:
         os.environ["IMPART_OUTPUT"] = before
+
+
+@pytest.fixture(scope="module")
+def vit():
+    """OpenAI's architecture class with a vision transformer, as small as it goes."""
+    import torch
+    from clip.model import CLIP
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CLIP(32, 32, 2, 64, 8, 77, 49408, 64, 1, 2).float().eval()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """The same with the ResNet tower in the tiny CLIP's size."""
+    import torch
+    from clip.model import CLIP
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return CLIP(64, 32, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 2).float().eval()

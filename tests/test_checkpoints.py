@@ -28,26 +28,6 @@ from impart_utils.sources.features import file_hash
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.jit and pkg_resources announce their end
 
 
-@pytest.fixture(scope="module")
-def vit():
-    """OpenAI's architecture class with a vision transformer, as small as it goes."""
-    from clip.model import CLIP
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return CLIP(32, 32, 2, 64, 8, 77, 49408, 64, 1, 2).float().eval()
-
-
-@pytest.fixture(scope="module")
-def resnet():
-    """The same with the ResNet tower in the tiny CLIP's size."""
-    from clip.model import CLIP
-
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return CLIP(64, 32, (1, 1, 1, 1), 16, None, 77, 49408, 64, 1, 2).float().eval()
-
-
 def no_numbers(name):
     """A state dict with the shapes that a name promises and no numbers in it."""
     from clip.model import CLIP

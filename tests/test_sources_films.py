@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from test_condensed_movies import write_metadata
 
 from impart_utils import gallery
 from impart_utils.sources import films
-from impart_utils.sources.condensed_movies import PAPER_MOVIES
 from impart_utils.sources.films import folder_gallery
 
 
@@ -59,20 +59,6 @@ def test_a_folder_without_films_is_an_error(tmp_path):
 
 
 # ---- the command line --------------------------------------------------------------------------------
-
-def write_metadata(folder, *, movies=PAPER_MOVIES):
-    """One clip a movie, titled otherwise than the movie, and clips that a join on the title would take."""
-    clips = ["videoid,year,clip_idx,clip_tot,upload_year,title,clip_name,imdbid"]
-    texts = ["imdbid,videoid,description"]
-    for number, imdbid in enumerate(movies):
-        year = PAPER_MOVIES[imdbid][1]
-        clips.append(f"-id{number:07d},2000.0,2,9,{year},Another market's title,NA,{imdbid}")
-        texts += [f"{imdbid},-id{number:07d},None"] if number else []
-    clips.append("old_creed_1,2015.0,1,11,2016,Creed,Round One,tt6343314")  # the same imdbid, an older film
-    clips.append("stranger_01,1982.0,1,5,2019,Les Misérables,Another film,tt0084340")  # the same title
-    (folder / "clips.csv").write_text("\n".join(clips) + "\n", encoding="utf-8")
-    (folder / "descriptions.csv").write_text("\n".join(texts) + "\n", encoding="utf-8")
-
 
 def test_the_command_line_lists_and_refuses(tmp_path, capsys):
     write_metadata(tmp_path)

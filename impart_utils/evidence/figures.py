@@ -4,6 +4,7 @@ import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from impart_utils.sources.features import atomic_path
 
@@ -25,6 +26,20 @@ def panel_grid(rows, columns, size, **options):
     """A Figure of `size` inches and its Axes as an array (rows, columns)."""
     fig = plt.figure(figsize=size, layout="constrained")
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def clean(ax):
+    """Take the frame's upper and right side away; returns `ax`."""
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def show_picture(ax, picture, title, below):
+    """A picture in `ax` with a title above and a text below, without axes."""
+    ax.imshow(np.asarray(picture))
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(below, fontsize=SMALL)
+    ax.set(xticks=[], yticks=[], anchor="N")
 
 
 def toy_note(toy):

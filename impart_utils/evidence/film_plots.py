@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from impart_utils.evidence.figures import SMALL, panel_grid, toy_note, wrapped
+from impart_utils.evidence.figures import SMALL, clean, panel_grid, toy_note, wrapped
 from impart_utils.evidence.plots import METHOD_COLORS, POOLING_COLORS, R_IMG, R_TXT
 
 VARIANT_STYLES = {  # color and marker: two signs, so that neither is needed alone
@@ -50,7 +50,7 @@ def recall_of_variants(table, *, metric="R@1", columns=4, toy):
                     *VARIANT_STYLES[variant])
         ax.set_title(f"{wrapped(query, 28, 2)}\n{part['n'].iloc[0]:.0f} queries", fontsize=10)
         ax.grid(axis="x", color="0.93")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     for ax in panels.ravel()[len(queries):]:
         ax.axis("off")
     panels[0, 0].set(xlim=(-3, 103), yticks=range(len(poolings)), yticklabels=poolings)
@@ -91,7 +91,7 @@ def cost_curve(table, *, metric="R@1", toy):
         ax.set_xticks(rates, [f"{rate:g}\n{frames[rate]:.0f}" for rate in rates])
         ax.set(title=f"query: {query}", xlabel="frames per second\nframes encoded per film (mean)")
         ax.grid(color="0.93")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[0, 0].set(ylabel=f"{metric} (% of queries)", ylim=(0, None))
     panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     fig.suptitle(f"What fewer frames cost, with 95 % intervals{toy_note(toy)}")
@@ -136,7 +136,7 @@ def moment_curve(found, timestamps, *, truth=None, cuts=(), pictures=(), title="
             ax.axvspan(*truth, color=TRUE_SCENE, alpha=0.3, linewidth=0)
         for at in cuts:
             ax.axvline(at, color=CUT, linestyle=":", linewidth=1)
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     handles = [Line2D([], [], color=METHOD_COLORS["CLIP"], label="similarity"),
                Line2D([], [], color=CUT, linestyle=":", label="shot boundary, found"),
                Patch(color=METHOD_COLORS["CLIP"], label="best window"),
@@ -169,7 +169,7 @@ def moment_bars(table, *, toy):
             ax.vlines(x, 100 * rows["low"], 100 * rows["high"], color="0.2", linewidth=1.3)
         ax.set_xticks(range(len(metrics)), [name.replace(" ", "\n") for name in metrics])
         ax.set_title(f"{wrapped(query, 30, 2)}\n{part['n'].iloc[0]:.0f} queries", fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[0, 0].set(ylabel="percent", ylim=(0, 100))
     handles = [Patch(facecolor=color, hatch=hatch, edgecolor="white", label=name)
                for name, (color, hatch) in styles.items()]
@@ -213,7 +213,7 @@ def precision_of_characters(table, *, toy):
         ax.hlines(level["prevalence"], *ends, color="k", linestyle=":", linewidth=1.3)
         ax.set(ylim=(0, 1), ylabel="average precision")
         ax.set_title(f"{searched} ({level['n'].mean():.0f} scenes on average)".strip(), fontsize=10)
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[-1, 0].set_xticks(range(len(names)), ["mean (mAP)" if name == "all" else wrapped(name, 12, 2)
                                                  for name in names])
     handles = [Patch(color=colors.get(kind, "0.5"), label=kind) for kind in kinds]

@@ -7,7 +7,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from impart_utils.evidence.figures import SMALL, panel_grid, toy_note, wrapped
+from impart_utils.evidence.figures import SMALL, clean, panel_grid, toy_note, wrapped
 from impart_utils.evidence.metrics import wilson
 from impart_utils.evidence.plots import METHOD_COLORS, score_terms, vectors_2d
 from impart_utils.reference import scaled
@@ -48,7 +48,7 @@ def clip_decision(class_vectors):
         bars = right.barh(names, shares, color=METHOD_COLORS["CLIP"])
         right.bar_label(bars, [f"{share:.1f} %" for share in shares], padding=3, fontsize=SMALL)
         right.invert_yaxis()
-        right.spines[["top", "right"]].set_visible(False)
+        clean(right)
         right.set(xlim=(0, 118), xticks=range(0, 101, 25), xlabel="probability (%)",
                   title=f"softmax of {scale:g} · cosine: {names[int(scores.argmax())]}")
         return fig
@@ -188,7 +188,7 @@ def interval_by_n(paper, ns=(100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)):
                title=f"The same accuracy, {ours:.2f} %, on more and more pictures (made-up numbers)")
         ax.set_xticks(ns, [f"{n:,}" for n in ns], fontsize=SMALL)
         ax.minorticks_off()
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
         ax.legend()
         _legend_below(ax, ncols=2)
         return fig

@@ -8,7 +8,7 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 
-from impart_utils.evidence.figures import SMALL, panel_grid, toy_note, wrapped
+from impart_utils.evidence.figures import SMALL, panel_grid, show_picture, toy_note, wrapped
 
 
 def picture_grid(pictures, titles=None, columns=4, *, toy=False):
@@ -39,11 +39,11 @@ def neighbors_panel(query, neighbor_pictures, captions, similarities, *, query_t
     fig = plt.figure(figsize=(2.1 * (columns + 1), 3.1 * rows + 0.5), layout="constrained")
     grid = fig.add_gridspec(rows, columns + 1)
     ax = fig.add_subplot(grid[:, 0])
-    _picture(ax, query, "query", wrapped(query_title, 22, 4))
+    show_picture(ax, query, "query", wrapped(query_title, 22, 4))
     found = zip(neighbor_pictures, captions, similarities, strict=True)
     for place, (picture, caption, similarity) in enumerate(found):
         ax = fig.add_subplot(grid[place // columns, place % columns + 1])
-        _picture(ax, picture, f"cosine {similarity:.3f}", wrapped(caption or "(no caption)", 22, 4))
+        show_picture(ax, picture, f"cosine {similarity:.3f}", wrapped(caption or "(no caption)", 22, 4))
     fig.suptitle(f"A query and its nearest references{toy_note(toy)}")
     return fig
 
@@ -81,7 +81,7 @@ def query_and_films(query, strips, *, toy=False):
         ax.set_title("text query")
         ax.axis("off")
     else:
-        _picture(ax, query, "picture query", "")
+        show_picture(ax, query, "picture query", "")
     parts = np.ravel(right.subfigures(len(strips), 1))
     for place, (part, (frames, caption)) in enumerate(zip(parts, strips, strict=True), start=1):
         part.suptitle(wrapped(f"{place}. {caption}", 17 * columns, 2), fontsize=SMALL)
@@ -92,10 +92,3 @@ def query_and_films(query, strips, *, toy=False):
             ax.imshow(np.asarray(frame))
     fig.suptitle(f"A query and the films found{toy_note(toy)}")
     return fig
-
-
-def _picture(ax, picture, title, below):
-    ax.imshow(np.asarray(picture))
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(below, fontsize=SMALL)
-    ax.set(xticks=[], yticks=[], anchor="N")

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from impart_utils.evidence.claims import base_dataset
 from impart_utils.evidence.figures import (
     SMALL,
+    clean,
     panel_grid,
     save_figure,  # noqa: F401  notebooks call it as plots.save_figure
     toy_note,
@@ -168,7 +169,7 @@ def score_terms(class_names, terms, *, truth=None, toy, ax=None):
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set(xlabel="score: dot product with the class vector", title=f"Who votes for what{toy_note(toy)}")
     _legend(ax)
-    return _clean(ax)
+    return clean(ax)
 
 
 def table(frame, caption, *, toy, digits=3):
@@ -209,7 +210,7 @@ def training_curves(history, *, chance=None, marks=None, toy, ax=None):
     ax.set(xlabel="step (one batch each)", ylabel="contrastive loss (nats)",
            title=f"Training RAM{toy_note(toy)}")
     _legend(ax)
-    return _clean(ax)
+    return clean(ax)
 
 
 def training_probe(history, chance, *, toy=True, ax=None):
@@ -244,7 +245,7 @@ def similarity_histogram(similarities, *, toy, bins=40, ax=None):
         ax.hist(values, edges, histtype="step", linewidth=1.4, **style)
     ax.set(xlabel="cosine similarity", ylabel="share of the pairs (%)", title=f"Cosines{toy_note(toy)}")
     _legend(ax)
-    return _clean(ax)
+    return clean(ax)
 
 
 def vectors_2d(v, neighbors_image=None, neighbors_text=None, augmented=None, class_vectors=None, *,
@@ -282,7 +283,7 @@ def vectors_2d(v, neighbors_image=None, neighbors_text=None, augmented=None, cla
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
     _legend(ax, [Line2D([], [], color=color, linewidth=3, label=label) for label, _, color, _ in groups])
-    return _clean(ax)
+    return clean(ax)
 
 
 # ---- Helpers -----------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ def _paper_accuracy(paper, dataset, method):
 
 def _percent(ax, title, toy, label="accuracy (%)"):
     ax.set(ylim=(0, 100), ylabel=label, title=f"{title}{toy_note(toy)}")
-    _clean(ax)
+    clean(ax)
 
 
 def _pooling(name):
@@ -348,8 +349,3 @@ def dataset_title(dataset):
 
 def _legend(ax, handles=None):
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-
-
-def _clean(ax):
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax

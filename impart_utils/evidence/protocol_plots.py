@@ -6,7 +6,7 @@ Data in, Figure out; nothing is measured here. `toy=True` says so in the title.
 from matplotlib.lines import Line2D
 
 from impart_utils.evidence.claims import OPENAI, base_dataset
-from impart_utils.evidence.figures import panel_grid, toy_note
+from impart_utils.evidence.figures import clean, panel_grid, toy_note
 from impart_utils.evidence.plots import METHOD_COLORS, dataset_title
 
 AVERAGE_STYLES = {"micro": ("o", METHOD_COLORS["CLIP"], -0.13),
@@ -41,7 +41,7 @@ def protocol_dots(table, published=None, *, toy):
         title = dataset_title(dataset) + ("" if split == "test" else f", {split}")
         ax.set(title=f"{title}\nn = {n}", xlabel="accuracy (%)")
         ax.grid(axis="y", color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     axes[0, 0].set_yticks(range(len(labels)), labels)
     axes[0, 0].invert_yaxis()
     handles = [Line2D([], [], color=color, marker=marker, label=name)

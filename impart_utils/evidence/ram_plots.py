@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from impart_utils.evidence.figures import SMALL, panel_grid, toy_note, wrapped
+from impart_utils.evidence.figures import SMALL, clean, panel_grid, show_picture, toy_note, wrapped
 from impart_utils.evidence.plots import METHOD_COLORS, R_IMG, R_TXT, VARIANTS, dataset_title
 
 BRANCHES = {"text": ("text branch: takes captions", R_TXT), "image": ("image branch: takes pictures", R_IMG)}
@@ -29,17 +29,17 @@ def attention_panel(query, neighbor_pictures, captions, weights, *, query_title=
     k = len(neighbor_pictures)
     fig = plt.figure(figsize=(1.75 * (k + 1.3), 4.9), layout="constrained")
     grid = fig.add_gridspec(2, k + 1, width_ratios=[1.3, *[1] * k], height_ratios=[1.25, 1])
-    _picture(fig.add_subplot(grid[0, 0]), query, "query", wrapped(query_title, 18, 3))
+    show_picture(fig.add_subplot(grid[0, 0]), query, "query", wrapped(query_title, 18, 3))
     for place, (picture, caption) in enumerate(zip(neighbor_pictures, captions, strict=True)):
-        _picture(fig.add_subplot(grid[0, place + 1]), picture, f"{place + 1}",
-                 wrapped(caption or "(no caption)", 15, 4))
+        show_picture(fig.add_subplot(grid[0, place + 1]), picture, f"{place + 1}",
+                     wrapped(caption or "(no caption)", 15, 4))
     ax = fig.add_subplot(grid[1, 1:])
     for shift, (branch, (label, color)) in zip((-0.19, 0.19), BRANCHES.items(), strict=True):
         ax.bar(np.arange(1, k + 1) + shift, 100 * np.asarray(weights[branch]), 0.36, color=color, label=label)
     ax.axhline(100 / k, color="k", linestyle="--", linewidth=1.2, label=f"plain mean ({100 / k:.1f} %)")
     ax.set(xlim=(0.5, k + 0.5), xticks=range(1, k + 1), xlabel="neighbor, nearest first",
            ylabel="attention (%)")
-    ax.spines[["top", "right"]].set_visible(False)
+    clean(ax)
     note = fig.add_subplot(grid[1, 0])
     note.axis("off")
     note.legend(*ax.get_legend_handles_labels(), loc="center", frameon=False, fontsize=SMALL)
@@ -71,7 +71,7 @@ def attention_spread(entropies, k, *, toy):
         ax.axvline(np.log(k), color="k", linestyle="--", linewidth=1.2, label=f"plain mean, ln {k}")
         ax.set(xlabel="entropy of the attention (nats)", ylabel="share of the queries (%)",
                title=f"layer {layer}{toy_note(toy)}")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
         ax.label_outer()
     panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
     return fig
@@ -149,7 +149,7 @@ def more_training(by_pairs, by_epoch, clip, *, toy):
                 ax.plot(rows[x], 100 * rows["accuracy"], "o", color=color, markersize=3, alpha=0.6)
             ax.axhline(100 * clip[dataset], color=METHOD_COLORS["CLIP"], linestyle="-.", label="plain CLIP")
             ax.set(xlabel="training pairs" if row == 0 else "epochs", ylabel="accuracy (%)")
-            ax.spines[["top", "right"]].set_visible(False)
+            clean(ax)
         panels[0, column].set(title=dataset_title(dataset), xscale="log")
         counts = sorted(by_pairs["pairs"].unique())
         panels[0, column].set_xticks(counts, [f"{count:,}" for count in counts])
@@ -194,7 +194,7 @@ def training_overview(history, *, chance, toy):
     if learned:
         panels[0, 2].set(xlabel="epoch", ylabel="temperature T", yscale="log", title="temperature")
     for ax in panels[0]:
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     fig.suptitle(f"Training RAM{toy_note(toy)}")
     return fig
@@ -207,11 +207,4 @@ def _dots(ax, rows, values):
     ax.plot([np.nanmean(values, axis=1)] * 2, [rows - 0.3, rows + 0.3], linewidth=3, zorder=3,
             color=METHOD_COLORS["RA-CLIP (RAM)"])
     ax.grid(axis="y", color="0.92")
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _picture(ax, picture, title, below):
-    ax.imshow(np.asarray(picture))
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(below, fontsize=SMALL)
-    ax.set(xticks=[], yticks=[], anchor="N")
+    clean(ax)

@@ -5,7 +5,7 @@ Data in, Axes or Figure out; nothing is measured here. `toy=True` says so in the
 
 import numpy as np
 
-from impart_utils.evidence.figures import SMALL, panel_grid, toy_note
+from impart_utils.evidence.figures import SMALL, clean, panel_grid, toy_note
 from impart_utils.evidence.plots import METHOD_COLORS, dataset_title, similarity_histogram
 
 
@@ -74,7 +74,7 @@ def coverage_and_gain(tables, *, toy):
         bare = int((table["named"] == 0).sum())
         ax.set(xlabel="captions that name the class",
                title=f"{dataset_title(name)}\n{bare} of {len(table)} classes in no caption")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[0, 0].set_ylabel("Eq. 1 against CLIP (points)")
     fig.suptitle(f"A dot a class: named more, helped more?{toy_note(toy)}")
     return fig

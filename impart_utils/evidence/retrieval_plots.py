@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from impart_utils.evidence.figures import SMALL, panel_grid, toy_note, wrapped
+from impart_utils.evidence.figures import SMALL, clean, panel_grid, toy_note, wrapped
 from impart_utils.evidence.plots import METHOD_COLORS, R_IMG, R_TXT, dataset_title
 
 CONTROL_COLOR, RIVAL_COLOR = METHOD_COLORS["random neighbors"], "#222222"
@@ -45,7 +45,7 @@ def against_clip(table, *, margin=None, lowest=-12.0, toy):
                 ax.errorbar(points, place, xerr=half, fmt="o", markersize=5, capsize=2, color=color)
         ax.set(title=dataset_title(dataset), xlabel="points against CLIP")
         ax.grid(axis="y", color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[0, 0].set_yticks(range(len(methods)), methods)
     panels[0, 0].invert_yaxis()
     words = {"method": "Eq. 1", "rival": "other methods on the same pairs", "control": "controls"}
@@ -123,7 +123,7 @@ def curve_bands(summary, clip, *, toy):
                 ax.fill_between(line["x"], 100 * line["low"], 100 * line["high"], color=color, alpha=0.2)
             ax.axhline(100 * clip[dataset], color=METHOD_COLORS["CLIP"], linestyle="-.", label="CLIP")
             ax.set_xscale("log" if curve == "size" else "linear")
-            ax.spines[["top", "right"]].set_visible(False)
+            clean(ax)
             if row == len(sets) - 1:
                 ax.set_xlabel(labels.get(curve, curve))
         panels[row, 0].set_ylabel(f"{dataset_title(dataset)}\naccuracy (%)")
@@ -160,7 +160,7 @@ def origin_bars(summary, clip, *, toy):
         ax.axvline(0, color=METHOD_COLORS["CLIP"], linestyle="-.", label="CLIP")
         ax.set(title=dataset_title(dataset), xlabel="points against CLIP")
         ax.grid(axis="y", color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[0, 0].set_yticks(range(len(names)), [wrapped(name, 28, 2) for name in names])
     panels[0, 0].invert_yaxis()
     fig.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
@@ -192,7 +192,7 @@ def hub_curves(counts, k, *, toy):
            ylabel=f"times among the {k} nearest,\nrelative to the mean",
            title=f"Hubs: some references serve everybody{toy_note(toy)}")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.spines[["top", "right"]].set_visible(False)
+    clean(ax)
     ax.legend(frameon=False)
     return fig
 
@@ -214,7 +214,7 @@ def gap_planes(planes, *, toy):
             ax.plot(*np.asarray(points).T, "o", color=color, markersize=3, alpha=0.5, label=label)
         ax.set(title=title, xlabel="first principal component", ylabel="second")
         ax.set_aspect("equal", adjustable="datalim")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[0, 0].legend(frameon=False, markerscale=2)
     fig.suptitle(f"The modality gap{toy_note(toy)}")
     return fig
@@ -240,7 +240,7 @@ def reliability(tables, *, title="", toy):
                 color=METHOD_COLORS.get(name, RIVAL_COLOR), linestyle=":" if "fitted" in method else "-")
     ax.set(xlabel="confidence (%)", ylabel="right (%)", title=f"{title}{toy_note(toy)}", xlim=(0, 100),
            ylim=(0, 100))
-    ax.spines[["top", "right"]].set_visible(False)
+    clean(ax)
     ax.legend(frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(1.01, 1))
     return fig
 
@@ -268,7 +268,7 @@ def cost_and_accuracy(table, *, title="", toy):
                 ax.hlines(place, factor * row["ms_low"], factor * row["ms_high"], color=color)
         ax.set_xlabel(label)
         ax.grid(axis="y", color="0.92")
-        ax.spines[["top", "right"]].set_visible(False)
+        clean(ax)
     panels[0, 1].set_xscale("log")
     panels[0, 0].set_yticks(range(len(table)), list(ordered.index))
     panels[0, 0].invert_yaxis()
@@ -303,6 +303,6 @@ def class_changes(table, *, most=8, title="", toy):
     ax.invert_yaxis()
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set(xlabel="pictures", title=f"{title}{toy_note(toy)}")
-    ax.spines[["top", "right"]].set_visible(False)
+    clean(ax)
     fig.legend(loc="outside lower center", ncols=2, frameon=False)
     return fig

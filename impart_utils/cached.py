@@ -297,6 +297,20 @@ def ram_features(config, test, **arguments):
     return apply_ram(ram, *scaled(test.image_features, references, arguments.get("scale", "raw")), indices)
 
 
+def ram_right(config, name, **arguments):
+    """Which pictures of a test set `trained_ram` names correctly: bool (n,), kept with the training.
+
+    Parameters
+    ----------
+    name : str, as for `test_set`;  **arguments : as for `ram_job`, without `evaluate` and `curve`
+    """
+    from impart_utils import ram_jobs
+
+    job, arrays = ram_job(config, evaluate=(name,), curve=False, **arguments)
+    ram_jobs.run(job, arrays)
+    return ram_jobs.right_answers(job)[test_set(config, name).name]
+
+
 def ram_scales(config):
     """RAM's possible inputs: raw CLIP vectors (the code's branch main) where norms survive, and unit ones."""
     blocks = [getattr(pair_pool(config), name) for name in ("image_features", "text_features")]

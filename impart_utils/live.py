@@ -20,7 +20,8 @@ def explore(draw, **choices):
     Returns
     -------
     shown : what `draw` returns at the start values; in a live notebook the controls with it below them.
-        A headless run and the book thus hold the still picture.
+        A headless run and the book thus hold the still picture. An error of `draw` is shown in its place
+        until the controls move on.
 
     Raises
     ------
@@ -28,7 +29,7 @@ def explore(draw, **choices):
     """
     start = {name: _start(name, choice) for name, choice in choices.items()}
     if not is_live():
-        return _closed(draw(**start))
+        return _drawn(draw, start)
     from ipywidgets import VBox, interactive_output
 
     controls = {name: _control(name, choice) for name, choice in choices.items()}
@@ -36,17 +37,26 @@ def explore(draw, **choices):
     def redraw(**values):
         from IPython.display import display
 
-        display(_closed(draw(**values)))
+        display(_drawn(draw, values))
 
     return VBox([*controls.values(), interactive_output(redraw, controls)])
 
 
-def _closed(shown):
-    """What was drawn, its figure closed: an open one the notebook would show a second time."""
+def _drawn(draw, values):
+    """What `draw` returns, its figure closed, also after an error: an open one would be shown once more.
+
+    A dollar that somebody types is a dollar, not the start of a formula.
+    """
+    import matplotlib
     from matplotlib import pyplot as plt
 
-    plt.close("all")
-    return shown
+    before = matplotlib.rcParams["text.parse_math"]
+    matplotlib.rcParams["text.parse_math"] = False  # not by rc_context: it undoes a first figure's switches
+    try:
+        return draw(**values)
+    finally:
+        matplotlib.rcParams["text.parse_math"] = before
+        plt.close("all")
 
 
 def _start(name, choice):

@@ -95,7 +95,7 @@ def trim_gallery(gallery, how, *, durations=None, **options):
     ----------
     gallery : gallery.Gallery
     how : "none": as it is. "known": cut at `durations`; films that lack one stay whole, and the name counts
-        them. "detect": cut where `find_ends` (which gets **options) finds a shared ending.
+        them. "detect": cut where `find_ends` (which gets ``options``) finds a shared ending.
     durations : dict, id of a clip -> seconds, from `sources.condensed_movies.durations`; a film's id is its
         file's name without the ending
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart_utils.cached import test_set
-from impart_utils.config import MissingInput, short_name
+from impart_utils.config import MissingInput, full_path, short_name
 from impart_utils.gallery import load_gallery
 from impart_utils.sources import checkpoints, datasets, features
 from impart_utils.sources.pack_files import read_header
@@ -17,7 +17,7 @@ NEEDS = {  # by notebook number; 09 reads results alone
 }
 
 
-def missing_inputs(config, numbers):
+def missing_inputs(config, numbers, *, metadata=None):
     """One message for each thing that the notebooks of these numbers need and that isn't here.
 
     Nothing is downloaded and no model is loaded.
@@ -25,18 +25,24 @@ def missing_inputs(config, numbers):
     Parameters
     ----------
     config : Config;  numbers : iterable of str such as "04"
+    metadata : path, optional: the list of photos from which notebook 01, the first that needs pairs, builds
+        the reference set's folder where it isn't there. Then only this list is needed beforehand.
 
     Raises
     ------
     ValueError : a setting that names something unknown, or a file that isn't what its name says.
     """
     needed = set().union(*(NEEDS.get(number, set()) for number in numbers))
-    return list(dict.fromkeys(message for messages in missing_by_need(config, needed).values()
-                              for message in messages))
+    found = missing_by_need(config, needed, metadata=metadata if "01" in numbers else None)
+    return list(dict.fromkeys(message for messages in found.values() for message in messages))
 
 
-def missing_by_need(config, needed):
+def missing_by_need(config, needed, *, metadata=None):
     """{"datasets": [message, …], …}: what of each of these needs isn't here (see `missing_inputs`)."""
+    folder = (lambda: full_path(metadata).stat()) if metadata else lambda: _folder(
+        config.reference, "captions.csv", (
+            "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build "
+            "--help, or --only 01 --set metadata=FILE, or give features with --set reference=pack:FILE"))
     clip = [lambda: checkpoints.find_checkpoint(config.clip, config.clip_checkpoint)]
     pictures = [name for name in config.datasets if not name.startswith("pack:")]
     checks = {
@@ -50,9 +56,7 @@ def missing_by_need(config, needed):
             lambda: _names_apart(config)],
         "reference": (
             [lambda: features.load_pack(config.reference[5:])] if config.reference.startswith("pack:")
-            else [*clip, lambda: _folder(config.reference, "captions.csv", (
-                "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build "
-                "--help, or give features with --set reference=pack:FILE"))]),
+            else [*clip, folder]),
         "films": (
             [lambda: load_gallery(config.films[5:], fps=config.fps)] if config.films.startswith("pack:")
             else [*clip, lambda: _folder(config.films, "", (
@@ -71,9 +75,9 @@ def _message(check):
     return ""
 
 
-def require_inputs(config, numbers):
+def require_inputs(config, numbers, *, metadata=None):
     """Raise MissingInput with one message that names all that is missing and how to get each."""
-    missing = missing_inputs(config, numbers)
+    missing = missing_inputs(config, numbers, metadata=metadata)
     if missing:
         listed = "\n\n".join(f"{number}. {message}" for number, message in enumerate(missing, start=1))
         raise MissingInput(f"The {config.profile} profile can't start, nothing was downloaded. "

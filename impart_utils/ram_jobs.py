@@ -16,7 +16,7 @@ from impart_utils.ram_variants import parts
 from impart_utils.reference import scaled
 from impart_utils.sources.files import atomic_path, content_hash, file_hash
 from impart_utils.training import apply_ram, new_ram, train_ram
-from impart_utils.zeroshot import accuracy, predict
+from impart_utils.zeroshot import predict
 
 HERE = Path(__file__).parent
 # whoever edits one of these gets a RAM trained by the edited code
@@ -108,12 +108,14 @@ def run(job, arrays, *, progress=True):
         ram = new_ram(arrays["v"].shape[1], seed=job["seed"], **job["options"])
         rows = train_ram(ram, *(arrays[name] for name in ("v", "t", "R_img", "R_txt", "neighbors")),
                          seed=job["seed"], **job["settings"],
-                         each_epoch=lambda epoch, copy: _score(job, arrays, copy) if job["curve"] else {},
+                         each_epoch=(lambda epoch, copy: {"tests": _scores(job, arrays, copy)[0]})
+                         if job["curve"] else None,
                          validation=None if held_out[0] is None else held_out, checkpoint=half_done,
                          progress=progress)
-        end = _score(job, arrays, ram)["tests"]  # of the weights that are kept
+        end, right = _scores(job, arrays, ram)  # of the weights that are kept
     known = _known_scores(path)
-    for epoch, found in [*((row["epoch"], row.pop("tests", {})) for row in rows), ("end", end)]:
+    for epoch, found in [*((row["epoch"], row.pop("tests", {})) for row in rows), ("end", end),
+                         ("right", right)]:
         for key in found:
             known.setdefault(key, {})[str(epoch)] = found[key]
     with atomic_path(_scores_path(path)) as temporary:
@@ -139,7 +141,14 @@ def history(job):
             if any(epoch not in known.get(key, {}) for key in job["tests"]):
                 return None
             row["tests"] = {name: known[key][epoch] for key, name in job["tests"].items()}
-    return rows if job["tests"] and job["curve"] else rows[1:]
+    return rows if job["tests"] and job["curve"] else [row for row in rows if row["epoch"]]
+
+
+def right_answers(job):
+    """Test set's name -> bool (n,): which of its pictures the RAM of a job that has been run gets right."""
+    known = _known_scores(Path(job["path"]))
+    return {name: np.array([answer == "1" for answer in known[key]["right"]])
+            for key, name in job["tests"].items()}
 
 
 def load(job):
@@ -157,12 +166,14 @@ def scores(ram, v, R_img, R_txt, neighbors, classes, labels):
 
     Returns
     -------
-    scores : dict with accuracy (a fraction), added (mean of |output - v| / |v|), length (of |output| / |v|)
+    scores : dict with accuracy (a fraction), added (mean of ‖output - v‖ / ‖v‖), length (of ‖output‖ / ‖v‖)
+    right : bool (n,), which pictures are named correctly
     """
     augmented = apply_ram(ram, v, R_img, R_txt, neighbors)  # (n, d)
     before, after, added = (np.linalg.norm(block, axis=1) for block in (v, augmented, augmented - v))
-    return {"accuracy": accuracy(predict(augmented, classes), labels),
-            "added": float((added / before).mean()), "length": float((after / before).mean())}
+    right = predict(augmented, classes) == labels
+    return {"accuracy": float(right.mean()), "added": float((added / before).mean()),
+            "length": float((after / before).mean())}, right
 
 
 @contextlib.contextmanager
@@ -179,11 +190,14 @@ def one_thread():
         torch.set_num_threads(threads)
 
 
-def _score(job, arrays, ram):
-    """{"tests": key -> `scores`} of all test sets of a job."""
-    names = ("neighbors", "classes", "labels")
-    return {"tests": {key: scores(ram, arrays[f"{key}.v"], arrays["test.R_img"], arrays["test.R_txt"],
-                                  *(arrays[f"{key}.{name}"] for name in names)) for key in job["tests"]}}
+def _scores(job, arrays, ram):
+    """`scores` of all test sets of a job: key -> dict, and key -> right answers as a str of 0 and 1."""
+    names, found, right = ("neighbors", "classes", "labels"), {}, {}
+    for key in job["tests"]:
+        found[key], answers = scores(ram, arrays[f"{key}.v"], arrays["test.R_img"], arrays["test.R_txt"],
+                                     *(arrays[f"{key}.{name}"] for name in names))
+        right[key] = "".join("01"[answer] for answer in answers.astype(int))
+    return found, right
 
 
 def _scores_path(path):
@@ -191,6 +205,9 @@ def _scores_path(path):
 
 
 def _known_scores(path):
-    """Test set's key -> epoch as a str, or "end" -> `scores`, of all jobs that trained this RAM."""
+    """Test set's key -> epoch as a str, or "end" -> `scores`, of all jobs that trained this RAM.
+
+    Beside the epochs "right" has the answers at the end, as a str of 0 and 1.
+    """
     path = _scores_path(path)
     return json.loads(path.read_text()) if path.exists() else {}

@@ -1,17 +1,16 @@
-"""Run the notebooks, keep a record of the run, build the HTML book."""
+"""Run the notebooks and keep a record of the run; afterwards the report and the HTML book are made."""
 
 import argparse
 import importlib.util
 import logging
 import os
-import shutil
-import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
 
 from impart_utils import config
+from impart_utils.book import build_book
 from impart_utils.run_record import peak_memory, save_record, start_record
 from impart_utils.run_settings import Stop, assign, check_inputs, choose, find_packs, parse_settings
 
@@ -214,28 +213,6 @@ def describe(number, source, name, message):
     lines = source.splitlines()
     shown = "\n".join([*lines[:8], *(["..."] if len(lines) > 8 else [])])
     return f"In [{number}]:\n{textwrap.indent(shown, '    ')}\n{name}: {message}"
-
-
-def build_book(run_config, names, *, strict=False):
-    """Build these executed notebooks of the profile into book/_build/html; returns the path of index.html."""
-    from impart_utils.evidence import report
-
-    build = config.output_root() / "book" / "_build"
-    source = build / "source"
-    shutil.rmtree(build, ignore_errors=True)
-    shutil.copytree(config.ROOT / "book", source, ignore=shutil.ignore_patterns("_build"))
-    shutil.copy(run_config.results_dir / "run.json", source)
-    (source / "notebooks").mkdir()
-    for name in names:
-        shutil.copy(run_config.executed_dir / f"{name}.ipynb", source / "notebooks")
-    report.write_page(run_config, source, names)
-    command = [sys.executable, "-m", "sphinx", "-q", *(["-W", "--keep-going"] if strict else []),
-               "-d", build / "doctrees", source, build / "html"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(done.stderr, end="", file=sys.stderr)
-    if done.returncode:
-        raise Stop(f"The book could not be built (see above); its sources are in {source}.")
-    return build / "html" / "index.html"
 
 
 if __name__ == "__main__":

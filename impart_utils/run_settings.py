@@ -97,7 +97,7 @@ def check_inputs(profile, settings, paths, packs=None):
         if not run_config.is_toy:  # imports take a second
             from impart_utils.preflight import require_inputs
 
-            require_inputs(run_config, numbers)
+            require_inputs(run_config, numbers, metadata=settings.get("metadata"))
     except (ValueError, FileNotFoundError, config.MissingInput) as error:
         raise Stop(str(error)) from error
     return run_config, {}

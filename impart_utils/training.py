@@ -98,7 +98,8 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
 
     def close_epoch(epoch):
         """What is known of the weights after an epoch; also notes the best ones."""
-        loss, aligned = _measure(ram, measured, rows_measured, batch_size, _temperature(state))
+        loss, aligned = _measure(ram, measured, rows_measured, batch_size,
+                                 None if validation is None else _temperature(state))
         found = {"temperature": _temperature(state).item(), "alignment": aligned}
         if validation is not None:
             found["validation_loss"] = loss
@@ -230,13 +231,14 @@ def _rate(learning_rate, schedule, step, steps):
 
 @torch.no_grad()
 def _measure(ram, pairs, n, batch_size, temperature):
-    """(loss, alignment) of the first n pairs, in batches like those of training."""
+    """(loss, alignment) of the first n pairs, in batches like those of training; no loss without T."""
     total, augmented, texts = 0.0, [], []
     for rows in torch.arange(n).split(batch_size):
         r_img, r_txt, image, text = pairs(rows)
         augmented.append(ram(image, r_img, r_txt))
         texts.append(text)
-        total += len(rows) * contrastive_loss(augmented[-1], text, temperature).item()
+        if temperature is not None:
+            total += len(rows) * contrastive_loss(augmented[-1], text, temperature).item()
     return total / n, alignment(torch.cat(augmented), torch.cat(texts))
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+import demo_run
 import pytest
 
 from impart_utils import run
@@ -18,6 +19,15 @@ def outputs_outside_the_clone(tmp_path_factory):
     os.environ.pop("IMPART_OUTPUT")
     if before is not None:
         os.environ["IMPART_OUTPUT"] = before
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The demo run once for all: its output folder, what it printed, git status before and after."""
+    output, before = tmp_path_factory.mktemp("demo"), demo_run.git_status()
+    done = demo_run.run(output, **demo_run.SMALLEST)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return demo_run.Demo(output, done.stdout, before, demo_run.git_status())
 
 
 @pytest.fixture(scope="module")

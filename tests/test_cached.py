@@ -367,6 +367,17 @@ def test_ram_features_are_rams_output(fake, tmp_path, pictures):
     np.testing.assert_array_equal(result, training.apply_ram(ram, v, R_img, R_txt, indices))
 
 
+def test_right_answers_are_those_of_rams_output(fake, tmp_path, pictures, monkeypatch):
+    config = settings(make_pairs(tmp_path / "yfcc"))
+    name = f"folder:{pictures}"
+    right, test = cached.ram_right(config, name, normalize="branch", heads=1), cached.test_set(config, name)
+    augmented = cached.ram_features(config, test, normalize="branch", heads=1)
+    np.testing.assert_array_equal(right, predict(augmented, test.class_features) == test.labels)
+    assert right.dtype == bool and 0 < right.sum() < len(right)
+    monkeypatch.setattr(ram_jobs, "apply_ram", None)  # they are kept, not computed again
+    np.testing.assert_array_equal(cached.ram_right(config, name, normalize="branch", heads=1), right)
+
+
 def test_neighbors_of_training_pairs_among_themselves_leave_their_own_out(fake, tmp_path):
     config = settings(make_pairs(tmp_path / "yfcc"))
     references, pairs = cached.reference_pairs(config)

@@ -4,17 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from demo_run import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-SMALLEST = {"references": 200, "pairs": 600, "limit": 150, "draws": 2, "ram_epochs": 1, "ram_seeds": 2,
-            "train_steps": 40, "fps": 2.0}
 CIFAR = SHARED / "clip_features" / "cifar10_test500_vitb32.npz"
 UNSPLASH = SHARED / "clip_features" / "unsplash_photos_vitb32.npz"
 TEXTS = SHARED / "clip_features" / "text_vocab_vitb32.npz"
@@ -22,32 +19,8 @@ TEXTS = SHARED / "clip_features" / "text_vocab_vitb32.npz"
 pytestmark = pytest.mark.slow
 
 
-def run(output, *arguments, **settings):
-    """`python -m impart_utils.run` with its outputs below `output`; returns the finished process."""
-    given = [f"--set={name}={value}" for name, value in settings.items()]
-    environment = {**os.environ, "IMPART_OUTPUT": str(output)}
-    return subprocess.run([sys.executable, "-m", "impart_utils.run", *arguments, *given], cwd=ROOT,
-                          env=environment, capture_output=True, text=True, timeout=900)
-
-
-def git_status():
-    if not (ROOT / ".git").exists():
-        return ""
-    done = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, text=True)
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    output = tmp_path_factory.mktemp("demo")
-    before = git_status()
-    done = run(output, **SMALLEST)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output, done.stdout, before
-
-
 def test_every_notebook_runs_and_says_so(demo):
-    output, printed, _ = demo
+    output, printed = demo.output, demo.printed
     record = json.loads((output / "results" / "demo" / "run.json").read_text())
     assert sorted(record["notebooks"]) == NOTEBOOKS
     for name, row in record["notebooks"].items():
@@ -59,7 +32,7 @@ def test_every_notebook_runs_and_says_so(demo):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_no_cell_writes_to_stderr(demo, name):
     """What a student would see as a red box: warnings, deprecations, bars."""
-    notebook = nbformat.read(demo[0] / "executed" / "demo" / f"{name}.ipynb", 4)
+    notebook = nbformat.read(demo.output / "executed" / "demo" / f"{name}.ipynb", 4)
     red = [output.text for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
            if output.output_type == "stream" and output.name == "stderr"]
     assert not red, red[0][:500]
@@ -73,7 +46,7 @@ def test_no_cell_writes_to_stderr(demo, name):
     ("scenes.csv", {"query", "metric", "value", "n"}), ("characters.csv", {"query"}),
     ("scoreboard.csv", {"verdict"})])
 def test_results_files(demo, file, columns):
-    table = pd.read_csv(demo[0] / "results" / "demo" / file)
+    table = pd.read_csv(demo.output / "results" / "demo" / file)
     assert len(table) and columns <= set(table.columns)
     if "correct" in table:
         assert table["accuracy"].between(0, 1).all() and (table["low"] <= table["accuracy"]).all()
@@ -81,7 +54,7 @@ def test_results_files(demo, file, columns):
 
 
 def test_table1_has_the_methods_and_the_control(demo):
-    table = pd.read_csv(demo[0] / "results" / "demo" / "table1.csv")
+    table = pd.read_csv(demo.output / "results" / "demo" / "table1.csv")
     for dataset, rows in table.groupby("dataset"):
         assert set(rows["method"]) == {"CLIP", "RA-CLIP Vanilla", "random neighbors", "RA-CLIP (RAM)",
                                        "RA-CLIP (RAM, normalized)"}, dataset
@@ -89,7 +62,7 @@ def test_table1_has_the_methods_and_the_control(demo):
 
 
 def test_figures_are_written_as_png_and_svg(demo):
-    figures = demo[0] / "results" / "demo" / "figures"
+    figures = demo.output / "results" / "demo" / "figures"
     names = {path.stem for path in figures.glob("*.png")}
     assert {"table1_accuracy", "figure1_normalization", "figure2_picture_query",
             "figure3_text_query"} <= names
@@ -97,12 +70,12 @@ def test_figures_are_written_as_png_and_svg(demo):
 
 
 def test_the_demo_claims_nothing_of_the_paper(demo):
-    board = pd.read_csv(demo[0] / "results" / "demo" / "scoreboard.csv")
+    board = pd.read_csv(demo.output / "results" / "demo" / "scoreboard.csv")
     assert set(board["verdict"]) == {"not run here: toy world", "not tested"}
 
 
 def test_a_demo_run_leaves_the_clone_as_it_was(demo):
-    assert git_status() == demo[2]
+    assert demo.after == demo.before
 
 
 def test_notebook_09_alone_says_what_to_run(tmp_path):

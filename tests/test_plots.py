@@ -50,21 +50,10 @@ def figure1(scales=("raw", "unit")):
         for number, variant in enumerate(("none", "branch", "sum")) for seed in range(3)])
 
 
-def recalls():
-    return pd.DataFrame([
-        {"query": query, "pooling": pooling, "metric": metric, "value": value, "low": value - 0.1,
-         "high": value + 0.1, "n": 48}
-        for query in ("description", "description without names", "held-out frame")
-        for pooling in list(plots.POOLING_COLORS)[:5 if query != "held-out frame" else 3]
-        for metric, value in (("R@1", 0.3), ("R@5", 0.6), ("R@10", 0.8), ("median rank", 4.0))])
-
-
 def picture(width=40, height=40):
     return Image.new("RGB", (width, height), "steelblue")
 
 
-HISTORY = pd.DataFrame({"step": [1, 2, 3, 1, 2, 3], "loss": [9.2, 9.0, 8.9, 9.2, 8.8, 8.5],
-                        "variant": ["none"] * 3 + ["branch"] * 3})
 PROBE = pd.DataFrame({"step": [0, 1, 2], "views": [0, 256, 512], "loss": [5.0, 4.0, 3.0],
                       "accuracy": [0.05, np.nan, 0.4]})
 R = np.array([[0.9, 0.5], [0.1, 1.0]])
@@ -72,12 +61,10 @@ FIGURES = {
     "accuracy_bars": lambda toy: plots.accuracy_bars(table1("cifar10", "cifar100", "pack:caltech101_x.npz"),
                                                      toy=toy),
     "normalization_bars": lambda toy: plots.normalization_bars(figure1(), toy=toy),
-    "recall_bars": lambda toy: plots.recall_bars(recalls(), chance=1 / 48, toy=toy),
     "score_terms": lambda toy: plots.score_terms(
         ["cat", "boat", LONG],
         {"query": [0.2, 0.3, 0.1], "image": [0.1, -0.1, 0.2], "text": [0.0, 0.1, -0.1]},
         truth="boat", toy=toy),
-    "training_curves": lambda toy: plots.training_curves(HISTORY, chance=9.21, toy=toy),
     "training_probe": lambda toy: plots.training_probe(PROBE, 0.05, toy=toy),
     "similarity_histogram": lambda toy: plots.similarity_histogram(
         {"own caption": np.linspace(0.2, 0.4, 50), "another's caption": np.linspace(0.1, 0.3, 80)}, toy=toy),
@@ -129,7 +116,7 @@ def test_no_label_covers_another(name):
         assert width <= 1 or height <= 1, (one, other)
 
 
-@pytest.mark.parametrize("name", ["accuracy_bars", "normalization_bars", "recall_bars", "training_probe"])
+@pytest.mark.parametrize("name", ["accuracy_bars", "normalization_bars", "training_probe"])
 def test_shares_are_drawn_in_percent_with_their_unit(name):
     ax = figure_of(FIGURES[name](True)).axes[0]
     assert "(%)" in ax.get_ylabel() and ax.get_ylim() == (0, 100)
@@ -142,8 +129,6 @@ def test_a_method_has_one_color_everywhere_and_all_are_apart():
     drawn = [to_hex(bar.get_facecolor()).upper() for bar in ax.patches]
     assert drawn == [plots.METHOD_COLORS[name] for name in
                      ("CLIP", "RA-CLIP Vanilla", "RA-CLIP (RAM)", "random neighbors")]
-    curve = plots.training_curves(HISTORY, toy=True).lines[0]
-    assert curve.get_color() == plots.METHOD_COLORS["RA-CLIP (RAM)"]
 
 
 def test_accuracy_bars_draw_the_table():
@@ -178,13 +163,11 @@ def test_normalization_bars_have_a_panel_per_scale():
     assert len(plots.normalization_bars(figure1(("unit",)), toy=True).axes) == 1
 
 
-def test_recall_bars_show_recalls_only_and_guessing():
-    fig = plots.recall_bars(recalls(), chance=1 / 48, toy=True)
-    np.testing.assert_allclose([bar.get_height() for bar in fig.axes[2].patches],
-                               [30] * 3 + [60] * 3 + [80] * 3)
-    levels = [line.get_ydata()[0] for line in fig.axes[0].lines if line.get_linestyle() == "--"]
-    np.testing.assert_allclose(levels, [100 / 48, 500 / 48, 1000 / 48])
-    assert "bootstrap over movies" in " ".join(text.get_text() for text in fig.legends[0].get_texts())
+@pytest.mark.parametrize(("average", "label"), [("micro", "95 % interval (Wilson)"),
+                                                ("mean per class", "95 % interval")])
+def test_an_interval_is_named_as_it_was_made(average, label):
+    ax = plots.accuracy_bars(table1("toy10").assign(average=average), toy=True)
+    assert label in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def test_score_terms_mark_the_sum_also_where_terms_are_negative():
@@ -269,12 +252,10 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
 
 
 def test_nothing_given_is_changed():
-    table, history = table1("toy10"), HISTORY.copy()
+    table = table1("toy10")
     before = table.copy()
     plots.accuracy_bars(table, toy=True)
-    plots.training_curves(history, toy=True)
     pd.testing.assert_frame_equal(table, before)
-    pd.testing.assert_frame_equal(history, HISTORY)
 
 
 def test_an_axes_given_is_used():

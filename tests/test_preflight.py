@@ -178,6 +178,19 @@ def test_all_that_is_missing_is_named_once(tmp_path):
         require_inputs(config, ["01"])
 
 
+def test_a_list_of_photos_stands_for_the_set_that_notebook_01_builds_from_it(tmp_path):
+    config = load_config("paper", clip="tiny", datasets="toy10", reference=f"folder:{tmp_path / 'yfcc'}")
+    (tmp_path / "list.csv").write_text("identifier\n")
+    assert missing_inputs(config, ["01", "02"], metadata=tmp_path / "list.csv") == []
+    (none,) = missing_inputs(config, ["01"], metadata=tmp_path / "none.csv")
+    assert "none.csv" in none
+    for numbers, metadata in ((["01"], None), (["02"], tmp_path / "list.csv")):  # 02 builds nothing
+        (missing,) = missing_inputs(config, numbers, metadata=metadata)
+        assert "captions.csv" in missing and "--set metadata=FILE" in missing
+    with pytest.raises(ValueError, match="Unknown source 'net:.*Known: toy"):
+        missing_inputs(load_config("paper", clip="tiny", datasets="toy10", reference="net:x"), ["01"])
+
+
 def test_films_from_a_pack_need_no_weights(folder):
     config = load_config("paper", reference=f"pack:{folder / 'pairs.safetensors'}",
                          films=f"pack:{folder / 'films.safetensors'}")

@@ -176,7 +176,25 @@ def test_a_failure_in_a_worker_is_told_and_ends_all(config):
     assert not any(ram_jobs.history(job) for job in done)  # the first was the last
 
 
+@pytest.mark.slow
+def test_workers_wait_for_the_next_call_unless_one_failed(config):
+    ram_runs.stop_workers()
+    ram_runs.run_all(config, JOBS[:1], processes=1, progress=False)
+    (worker,) = ram_runs._idle
+    ram_runs.run_all(config, JOBS[1:2], processes=1, progress=False)
+    assert ram_runs._idle == [worker] and worker.process.poll() is None
+    worker.process.kill()  # as a machine short of memory would
+    worker.process.wait()
+    ram_runs.run_all(config, JOBS[2:], processes=1, progress=False)
+    (other,) = ram_runs._idle
+    assert other is not worker
+    with pytest.raises(RuntimeError, match="failed"):
+        ram_runs.run_all(config, [{"seed": 7, "learning_rate": 1e30}], processes=1, progress=False)
+    assert ram_runs._idle == [] and other.process.poll() is not None
+
+
 def test_a_worker_that_dies_is_told(config, monkeypatch, tmp_path):
+    ram_runs.stop_workers()
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\necho no memory left >&2\nexit 7\n")
     script.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The runner: its options, messages, record and book; and what run_all.sh says before it sets up."""
+"""The runner: its options, messages and record; and what run_all.sh says before it sets up."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from impart_utils import config, run, run_record
 from impart_utils.sources.packs import Pack, save_pack
@@ -330,51 +330,6 @@ def test_peak_memory_sees_what_a_child_uses():
         code = "import time; x = b'1' * 200_000_000; time.sleep(0.3)"
         subprocess.run([sys.executable, "-c", code], check=True)
     assert 200 < peak["mb"] < 300
-
-
-# The book
-
-@pytest.fixture
-def executed(folder, without_kernels):
-    """An executed notebook as papermill leaves it, without running one."""
-    run_in(folder, "--only", "00")
-    path = config.load_config("demo").executed_dir / "00_first.ipynb"
-    table = {"text/html": "<table><tr><td>3</td></tr></table>", "text/plain": "3"}
-    shown = new_output("execute_result", table, execution_count=2)
-    text = "# First\n\nInline $x^2$.\n\n$$v' = v + w$$\n\nSee [the start](00_first.ipynb)."
-    cells = [new_markdown_cell(text),
-             new_code_cell("top_k = 8", metadata={"tags": ["parameters"]}, execution_count=1),
-             new_code_cell("1 + 2", outputs=[shown], execution_count=2),
-             new_code_cell("answer = 'the solution'", metadata={"tags": ["solution"]}, execution_count=3)]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-                "language_info": {"name": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
-    return path
-
-
-def test_book_works_without_a_network(executed, folder):
-    index = run.build_book(config.load_config("demo"), ["00_first"], strict=True)
-    page = (index.parent / "notebooks" / "00_first.html").read_text()
-    for html in (page, index.read_text()):
-        assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//[^"]*"', html)
-    scripts = [index.parent / "notebooks" / name for name in re.findall(r'<script[^>]*src="([^"?]+)', page)]
-    assert any("mathjax" in str(script).lower() for script in scripts) and all(s.is_file() for s in scripts)
-    folded = re.search(r"<details.*?</details>", page, re.DOTALL).group()
-    assert "the solution" in folded and "the solution" not in page.replace(folded, "")
-    assert read_record(folder)["run_id"] in index.read_text()
-    assert "notebooks/00_first.html" in index.read_text() and "02_second" not in index.read_text()
-    assert index == folder.parent / "out" / "book" / "_build" / "html" / "index.html"
-
-
-@pytest.mark.slow
-def test_a_broken_link_is_printed_and_with_strict_stops(executed, capfd):
-    notebook = nbformat.read(executed, 4)
-    notebook.cells[0].source += "\n\n[gone](07_gone.ipynb)"
-    nbformat.write(notebook, executed)
-    assert run.build_book(config.load_config("demo"), ["00_first"]).is_file()
-    assert "07_gone" in capfd.readouterr().err
-    with pytest.raises(run.Stop, match="could not be built"):
-        run.build_book(config.load_config("demo"), ["00_first"], strict=True)
 
 
 # With kernels

@@ -44,7 +44,7 @@ def reliability_table(probabilities, labels, *, bins=15, binning="width"):
 
 
 def expected_calibration_error(probabilities, labels, *, bins=15, binning="width"):
-    """ECE, a fraction: the pictures' mean of |accuracy - confidence| in their bin of `reliability_table`."""
+    """ECE, a fraction: the pictures' mean gap of accuracy and confidence in a bin of `reliability_table`."""
     table = reliability_table(probabilities, labels, bins=bins, binning=binning)
     return float((table["n"] * (table["accuracy"] - table["confidence"]).abs()).sum() / table["n"].sum())
 

@@ -24,7 +24,7 @@ def random_neighbors(n, m, top_k, *, seed):
     Returns
     -------
     indices : int64 array (n, k), rows of the references, each at most once per query; give it as
-        `neighbor_indices` wherever the nearest would go. Source: literature.md §2, "controls".
+        `neighbor_indices` wherever the nearest would go.
 
     Raises
     ------

@@ -5,18 +5,34 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
+from impart_utils.evidence.figure_words import describe, title_of
 from impart_utils.sources.features import atomic_path
 
 SMALL = 9  # points: the smallest type in any figure
 
 
+class DescribedFigure(Figure):
+    """A Figure that hands Jupyter its alternative text beside the picture, where nbconvert looks for it."""
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {}, {"image/png": {"alt": describe(self)}}
+
+
+def new_figure(size):
+    """A Figure of `size` inches, to be filled."""
+    return plt.figure(figsize=size, layout="constrained", FigureClass=DescribedFigure)
+
+
 def save_figure(fig, folder, name):
     """Write NAME.png (150 dpi) and NAME.svg into `folder`, each to a temporary name first, and close `fig`.
 
-    The same figure gives the same files: no date, and the SVG's ids depend on the name alone.
+    The same figure gives the same files: no date, and the SVG's ids depend on the name alone. Both carry the
+    figure's title and its description in words (`figure_words.describe`), which the book takes from there.
     """
-    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+    words = {"Title": title_of(fig) or name.replace("_", " "), "Description": describe(fig)}
+    for suffix, metadata in (("png", words), ("svg", {"Date": None, **words})):
         with atomic_path(Path(folder) / f"{name}.{suffix}") as path, plt.rc_context({"svg.hashsalt": name}):
             fig.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
     plt.close(fig)
@@ -24,7 +40,7 @@ def save_figure(fig, folder, name):
 
 def panel_grid(rows, columns, size, **options):
     """A Figure of `size` inches and its Axes as an array (rows, columns)."""
-    fig = plt.figure(figsize=size, layout="constrained")
+    fig = new_figure(size)
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
 
 

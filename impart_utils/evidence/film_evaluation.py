@@ -22,8 +22,10 @@ TAUS = (0.01, 0.03, 0.1, 0.3, 1.0)
 class Placed:
     """Where the right films came.
 
-    ranks : int (q,);  right_movie : bool (q,), the first film is of the right movie;  films : int (q,), the
-    right films
+    Attributes
+    ----------
+    ranks : int array (q,);  right_movie : bool array (q,), the first film is of the right movie
+    films : int array (q,), the right films
     """
 
     ranks: np.ndarray

@@ -3,6 +3,8 @@
 Data in, Figure out; nothing is measured here. `toy=True` says so in the title.
 """
 
+import itertools
+
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -55,8 +57,10 @@ def recall_of_variants(table, *, metric="R@1", columns=4, toy):
         ax.axis("off")
     panels[0, 0].set(xlim=(-3, 103), yticks=range(len(poolings)), yticklabels=poolings)
     panels[0, 0].invert_yaxis()
-    for ax in panels[-1]:
-        ax.set_xlabel(f"{metric} (% of queries)")
+    for column in range(columns):  # below the lowest panel, which in the last row may be missing
+        lowest = panels[(len(queries) - 1 - column) // columns, column]
+        lowest.set_xlabel(f"{metric} (% of queries)")
+        lowest.tick_params(labelbottom=True)
     handles = [Line2D([], [], color=color, marker=marker, label=name)
                for name, (color, marker) in VARIANT_STYLES.items() if name in set(table["variant"])]
     handles.append(Line2D([], [], color="k", linestyle="--", label="guessing"))
@@ -82,10 +86,11 @@ def cost_curve(table, *, metric="R@1", toy):
     frames = table.groupby("fps")["frames"].first()
     fig, panels = panel_grid(1, len(queries), (1.4 + 4.2 * len(queries), 3.8), sharey=True)
     for ax, query in zip(panels[0], queries, strict=True):
-        for pooling, part in table[table["query"] == query].groupby("pooling", sort=False):
+        ways = table[table["query"] == query].groupby("pooling", sort=False)
+        for (pooling, part), style in zip(ways, itertools.cycle(("o-", "s--", "^:")), strict=False):
             part, color = part.sort_values("fps"), POOLING_COLORS.get(pooling, "0.3")
-            ax.plot(part["fps"], 100 * part["value"], "o-", color=color, label=pooling)
-            ax.fill_between(part["fps"], 100 * part["low"], 100 * part["high"], color=color, alpha=0.18,
+            ax.plot(part["fps"], 100 * part["value"], style, color=color, label=pooling)
+            ax.fill_between(part["fps"], 100 * part["low"], 100 * part["high"], color=color, alpha=0.14,
                             linewidth=0)
         ax.set_xscale("log", base=2)
         ax.set_xticks(rates, [f"{rate:g}\n{frames[rate]:.0f}" for rate in rates])
@@ -143,7 +148,7 @@ def moment_curve(found, timestamps, *, truth=None, cuts=(), pictures=(), title="
                Patch(color="#8FC6E6", label="further windows")]
     handles += [] if truth is None else [Patch(color=TRUE_SCENE, alpha=0.3, label="where it is")]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    fig.suptitle(wrapped(f"{title}{toy_note(toy)}", 100, 2))
+    fig.suptitle(wrapped(f"{title}{toy_note(toy)}", 100, 2), parse_math=False)  # a query may hold dollars
     return fig
 
 

@@ -48,8 +48,10 @@ class FilmQueries:
 class Variant:
     """A way to search, made by `make_variants`.
 
+    Attributes
+    ----------
     films : list of arrays (f, d), the films' frames as this way has them
-    score : callable (query features (q, d), modality, films, how, **pooling) -> similarities (q, films)
+    score : callable ``(query features (q, d), modality, films, how, **pooling)`` -> similarities (q, films)
     poolings : those of film_scores.POOLINGS that it knows
     """
 

@@ -2,7 +2,6 @@
 
 CLIP's cosine finds crops and mirror images too, but takes look-alikes for copies; a hash of the pixels hardly
 ever does, but only finds copies that were saved again, shrunk or made brighter. The last word has the eye.
-(literature.md §7, 4.)
 """
 
 import io

@@ -4,10 +4,9 @@
 `toy=True` says so in the title.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from impart_utils.evidence.figures import SMALL, clean, panel_grid, toy_note, wrapped
+from impart_utils.evidence.figures import SMALL, clean, new_figure, panel_grid, toy_note, wrapped
 from impart_utils.evidence.metrics import wilson
 from impart_utils.evidence.plots import METHOD_COLORS, score_terms, vectors_2d
 from impart_utils.reference import scaled
@@ -115,7 +114,7 @@ def eq1_on_one_query(test, references, query_pictures, reference_pictures, *, sc
                       text_weight=text_weight)
         before, after = (int(scores.argmax()) for scores in (terms["query (CLIP)"], sum(terms.values())))
         names, truth = test.class_names, int(test.labels[row])
-        fig = plt.figure(figsize=(8.4, 7.6), layout="constrained")
+        fig = new_figure((8.4, 7.6))
         fig.get_layout_engine().set(h_pad=0.09)  # room between a caption and the cosine below it
         above, below = fig.subfigures(2, 1, height_ratios=[1.2, 1])
         _query_and_neighbors(above, query_pictures([row])[0], names[truth],

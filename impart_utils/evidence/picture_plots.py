@@ -3,16 +3,13 @@
 Nothing is measured here. `toy=True` says so in the title.
 """
 
-import textwrap
-
-import matplotlib.pyplot as plt
 import numpy as np
 
-from impart_utils.evidence.figures import SMALL, panel_grid, show_picture, toy_note, wrapped
+from impart_utils.evidence.figures import SMALL, new_figure, panel_grid, show_picture, toy_note, wrapped
 
 
-def picture_grid(pictures, titles=None, columns=4, *, toy=False):
-    """Pictures in rows, each with its title above; long titles are wrapped and cut after three lines."""
+def picture_grid(pictures, titles=None, columns=4, *, title="", toy=False):
+    """Pictures in rows under one title, each with its own above; those are cut after three lines."""
     rows = -(-len(pictures) // columns)
     fig, panels = panel_grid(rows, columns, (1.9 * columns, 2.5 * rows))
     for place, ax in enumerate(panels.ravel()):
@@ -21,8 +18,8 @@ def picture_grid(pictures, titles=None, columns=4, *, toy=False):
             ax.imshow(np.asarray(pictures[place]))
             if titles is not None:
                 ax.set_title(wrapped(titles[place], 22, 3), fontsize=SMALL)
-    if toy:
-        fig.suptitle(toy_note(toy).strip(" ()").capitalize())
+    if title or toy:
+        fig.suptitle(f"{title}{toy_note(toy)}" if title else toy_note(toy).strip(" ()").capitalize())
     return fig
 
 
@@ -36,7 +33,7 @@ def neighbors_panel(query, neighbor_pictures, captions, similarities, *, query_t
     """
     columns = min(4, len(neighbor_pictures))
     rows = -(-len(neighbor_pictures) // columns)
-    fig = plt.figure(figsize=(2.1 * (columns + 1), 3.1 * rows + 0.5), layout="constrained")
+    fig = new_figure((2.1 * (columns + 1), 3.1 * rows + 0.5))
     grid = fig.add_gridspec(rows, columns + 1)
     ax = fig.add_subplot(grid[:, 0])
     show_picture(ax, query, "query", wrapped(query_title, 22, 4))
@@ -73,18 +70,18 @@ def query_and_films(query, strips, *, toy=False):
     columns = max(len(frames) for frames, _ in strips)
     height, width = np.shape(strips[0][0][0])[:2]
     size = (2.6 + 1.3 * columns, max(3.0, (0.65 + 1.3 * height / width) * len(strips)) + 0.4)
-    fig = plt.figure(figsize=size, layout="constrained")
+    fig = new_figure(size)
     left, right = fig.subfigures(1, 2, width_ratios=[2.6, 1.3 * columns])
     ax = left.subplots()
     if isinstance(query, str):
-        ax.text(0.5, 1.0, "\n".join(textwrap.wrap(f"“{query}”", 26)), ha="center", va="top", fontsize=10)
+        ax.text(0.5, 1.0, wrapped(f"“{query}”", 26, 12), ha="center", va="top", fontsize=10, parse_math=False)
         ax.set_title("text query")
         ax.axis("off")
     else:
         show_picture(ax, query, "picture query", "")
     parts = np.ravel(right.subfigures(len(strips), 1))
     for place, (part, (frames, caption)) in enumerate(zip(parts, strips, strict=True), start=1):
-        part.suptitle(wrapped(f"{place}. {caption}", 17 * columns, 2), fontsize=SMALL)
+        part.suptitle(wrapped(f"{place}. {caption}", 17 * columns, 2), fontsize=SMALL, parse_math=False)
         panels = part.subplots(1, columns, squeeze=False)[0]
         for ax in panels:
             ax.axis("off")

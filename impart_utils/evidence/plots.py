@@ -4,7 +4,6 @@ A method has one color everywhere (Okabe & Ito's palette, which color-blind read
 Nothing is measured here. `toy=True` says so in the title.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
@@ -15,6 +14,7 @@ from impart_utils.evidence.claims import base_dataset
 from impart_utils.evidence.figures import (
     SMALL,
     clean,
+    new_figure,
     panel_grid,
     save_figure,  # noqa: F401  notebooks call it as plots.save_figure
     toy_note,
@@ -110,43 +110,6 @@ def normalization_bars(table, *, toy):
     return fig
 
 
-def recall_bars(table, *, chance=None, toy):
-    """R@1, R@5 and R@10 per pooling, a panel per kind of query.
-
-    Parameters
-    ----------
-    table : DataFrame in the schema of video_retrieval.csv
-    chance : float, optional: R@1 of guessing, one over the number of films; R@k of guessing is k times that
-
-    Returns
-    -------
-    fig : Figure
-    """
-    queries, names = list(dict.fromkeys(table["query"])), ["R@1", "R@5", "R@10"]
-    poolings = list(dict.fromkeys(table["pooling"]))
-    fig, panels = panel_grid(1, len(queries), (1.2 + 3.6 * len(queries), 4.6), sharey=True)
-    width = 0.84 / len(poolings)
-    for ax, query in zip(panels[0], queries, strict=True):
-        part = table[table["query"] == query].rename(columns={"value": "accuracy"})
-        for group, metric in enumerate(names):
-            for place, pooling in enumerate(poolings):
-                rows = part[(part["metric"] == metric) & (part["pooling"] == pooling)]
-                if len(rows):
-                    x = group + (place - (len(poolings) - 1) / 2) * width
-                    _bar(ax, x, 0.9 * width, rows, _pooling(pooling), value=False)
-            if chance is not None:
-                level = min(100.0, 100 * chance * int(metric[2:]))
-                ax.plot([group - 0.45, group + 0.45], [level, level], "k--", linewidth=1.3, zorder=5)
-        ax.set_xticks(range(3), names)
-        _percent(ax, f"query: {query}\n{part['n'].iloc[0]:.0f} queries", toy, label="queries answered (%)")
-        ax.label_outer()
-    handles = [Patch(color=_pooling(name), label=name) for name in poolings]
-    handles.append(_whisker(panels[0, 0], "95 % interval (bootstrap over movies)"))
-    handles += [] if chance is None else [Line2D([], [], color="k", linestyle="--", label="guessing")]
-    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    return fig
-
-
 def score_terms(class_names, terms, *, truth=None, toy, ax=None):
     """The terms of Eq. 1 stacked to each class's score, for one picture.
 
@@ -187,32 +150,6 @@ def table(frame, caption, *, toy, digits=3):
 # ---- Training and similarities -----------------------------------------------------------------
 
 
-def training_curves(history, *, chance=None, marks=None, toy, ax=None):
-    """Loss per step of RAM's training.
-
-    Parameters
-    ----------
-    history : DataFrame or list of dict with step, loss and, for several trainings, variant
-    chance : float, optional: the loss of a model that scores everything equally
-    marks : dict, name -> loss, optional: further lines to compare with, at most three
-    """
-    history, ax = pd.DataFrame(history), _axes(ax, (7.5, 4.2))
-    runs = history.groupby("variant", sort=False) if "variant" in history else [("none", history)]
-    for variant, rows in runs:
-        label, color, hatch = VARIANTS[variant]
-        style = {"color": color, "linewidth": 1, "linestyle": ":" if hatch else "-"}
-        ax.plot(rows["step"], rows["loss"], label=label, **style)
-    if chance is not None:
-        ax.axhline(chance, color="k", linestyle="--", linewidth=1.3, label=f"chance ({chance:.2f})")
-    for (name, value), style in zip((marks or {}).items(), ("-.", ":", (0, (1, 3))), strict=False):
-        color = METHOD_COLORS["CLIP"] if "CLIP" in name else "k"
-        ax.axhline(value, color=color, linestyle=style, linewidth=1.3, label=f"{name} ({value:.2f})")
-    ax.set(xlabel="step (one batch each)", ylabel="contrastive loss (nats)",
-           title=f"Training RAM{toy_note(toy)}")
-    _legend(ax)
-    return clean(ax)
-
-
 def training_probe(history, chance, *, toy=True, ax=None):
     """Zero-shot accuracy of a CLIP in training against the pictures it has seen.
 
@@ -228,7 +165,7 @@ def training_probe(history, chance, *, toy=True, ax=None):
     ax.axhline(100 * chance, color="k", linestyle="--", linewidth=1.3, label=f"chance ({100 * chance:.1f} %)")
     ax.set_xlabel("pictures seen in training")
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    _percent(ax, "A CLIP comes to be", toy)
+    _percent(ax, "A CLIP comes to be", toy, label="zero-shot accuracy, held-out pictures (%)")
     _legend(ax)
     return ax
 
@@ -241,8 +178,9 @@ def similarity_histogram(similarities, *, toy, bins=40, ax=None):
     edges = np.histogram_bin_edges(np.concatenate(list(flat.values())), bins)
     for (name, values), color in zip(flat.items(), colors, strict=False):
         style = {"weights": np.full(len(values), 100 / len(values)), "color": color}
-        ax.hist(values, edges, histtype="stepfilled", alpha=0.45, label=name, **style)
-        ax.hist(values, edges, histtype="step", linewidth=1.4, **style)
+        if len(flat) <= 2:  # the areas of three blend to grey
+            ax.hist(values, edges, histtype="stepfilled", alpha=0.45, **style)
+        ax.hist(values, edges, histtype="step", linewidth=1.6, label=name, **style)
     ax.set(xlabel="cosine similarity", ylabel="share of the pairs (%)", title=f"Cosines{toy_note(toy)}")
     _legend(ax)
     return clean(ax)
@@ -290,7 +228,7 @@ def vectors_2d(v, neighbors_image=None, neighbors_text=None, augmented=None, cla
 
 
 def _axes(ax, size):
-    return plt.figure(figsize=size, layout="constrained").subplots() if ax is None else ax
+    return new_figure(size).subplots() if ax is None else ax
 
 
 def _bar(ax, x, width, rows, color, hatch="", value=True):
@@ -315,7 +253,8 @@ def _bar(ax, x, width, rows, color, hatch="", value=True):
 def _whisker_handles(ax, table, keys):
     sizes = table.groupby(keys).size()
     dot = Line2D([], [], color="0.1", marker="o", markersize=4, linestyle="none", label="one training each")
-    handles = [_whisker(ax, "95 % interval (Wilson)")] if (sizes == 1).any() else []
+    wilson = set(table.get("average", ["micro"])) == {"micro"}  # else a bootstrap within each class
+    handles = [_whisker(ax, f"95 % interval{' (Wilson)' if wilson else ''}")] if (sizes == 1).any() else []
     return handles + ([dot] if (sizes > 1).any() else [])
 
 
@@ -335,10 +274,6 @@ def _paper_accuracy(paper, dataset, method):
 def _percent(ax, title, toy, label="accuracy (%)"):
     ax.set(ylim=(0, 100), ylabel=label, title=f"{title}{toy_note(toy)}")
     clean(ax)
-
-
-def _pooling(name):
-    return POOLING_COLORS.get(name, "#999999")
 
 
 def dataset_title(dataset):

@@ -3,12 +3,19 @@
 Data in, Figure out; nothing is measured here. `toy=True` says so in the title.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from impart_utils.evidence.figures import SMALL, clean, panel_grid, show_picture, toy_note, wrapped
+from impart_utils.evidence.figures import (
+    SMALL,
+    clean,
+    new_figure,
+    panel_grid,
+    show_picture,
+    toy_note,
+    wrapped,
+)
 from impart_utils.evidence.plots import METHOD_COLORS, R_IMG, R_TXT, VARIANTS, dataset_title
 
 BRANCHES = {"text": ("text branch: takes captions", R_TXT), "image": ("image branch: takes pictures", R_IMG)}
@@ -27,7 +34,7 @@ def attention_panel(query, neighbor_pictures, captions, weights, *, query_title=
     fig : Figure. The dashed line is 1 / k, what a plain mean takes from each.
     """
     k = len(neighbor_pictures)
-    fig = plt.figure(figsize=(1.75 * (k + 1.3), 4.9), layout="constrained")
+    fig = new_figure((1.75 * (k + 1.3), 4.9))
     grid = fig.add_gridspec(2, k + 1, width_ratios=[1.3, *[1] * k], height_ratios=[1.25, 1])
     show_picture(fig.add_subplot(grid[0, 0]), query, "query", wrapped(query_title, 18, 3))
     for place, (picture, caption) in enumerate(zip(neighbor_pictures, captions, strict=True)):

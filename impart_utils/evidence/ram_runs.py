@@ -3,6 +3,7 @@
 One RAM is too small to keep several cores busy; several RAMs are not. A worker gets features, not CLIP.
 """
 
+import atexit
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from impart_utils.sources.files import content_hash, progress_bar
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                             "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+_idle = []  # workers that wait for the next call: starting one takes seconds
 
 
 def run_all(config, jobs, *, processes=2, progress=True):
@@ -34,8 +36,8 @@ def run_all(config, jobs, *, processes=2, progress=True):
     -------
     table : DataFrame, a row per job, epoch (from 0, before training; the last only with curve=False) and test
         set: configuration, the options of `RAM`, learn_temperature, scale, seed, draw, neighbors_from, pairs
-        (trained on), epoch, dataset, accuracy (a fraction), added (mean of |output - v| / |v|), length (of
-        |output| / |v|), loss (mean over the epoch), temperature, alignment, seconds (of training, so far)
+        (trained on), epoch, dataset, accuracy (a fraction), added (mean of ‖output - v‖ / ‖v‖), length (of
+        ‖output‖ / ‖v‖), loss (mean over the epoch), temperature, alignment, seconds (of training, so far)
 
     Raises
     ------
@@ -87,15 +89,17 @@ def _train(jobs, processes, progress):
     with tempfile.TemporaryDirectory(prefix="impart-ram-") as folder:
         for job, arrays in sorted(jobs, key=lambda pair: -pair[0]["settings"]["epochs"]):
             todo.append({"job": job, "arrays": _stored(arrays(), folder)})
-        workers = [_Worker() for _ in range(min(processes, len(jobs)))]
+        workers = [_waiting() or _Worker() for _ in range(min(processes, len(jobs)))]
         with progress_bar(total=len(jobs), description="trainings of RAM", progress=progress) as bar, \
                 ThreadPoolExecutor(len(workers)) as pool:
             try:
                 for done in [pool.submit(worker.serve, todo, bar) for worker in workers]:
                     done.result()
-            finally:  # also where one failed or the notebook was stopped: then none goes on alone
+                _idle.extend(workers)
+            except BaseException:  # one failed, or the notebook was stopped: then none goes on alone
                 for worker in workers:
                     worker.stop()
+                raise
 
 
 def _stored(arrays, folder):
@@ -147,6 +151,22 @@ class _Worker:
         self.process.kill()
         self.process.communicate()
         self.errors.close()
+
+
+def _waiting():
+    """A worker that waits for work, or None; those that died meanwhile are dropped."""
+    while _idle:
+        worker = _idle.pop()
+        if worker.process.poll() is None:
+            return worker
+        worker.stop()
+
+
+@atexit.register
+def stop_workers():
+    """End the processes that wait for more trainings, as leaving Python does."""
+    while _idle:
+        _idle.pop().stop()
 
 
 def main():

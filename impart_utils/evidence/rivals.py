@@ -1,11 +1,11 @@
 """The neighbors' methods on the same pairs: what else can be done with 1000 pictures and captions?
 
-Every method is a function of features with one signature, so that a table can loop over METHODS:
+Every method is a function of features with one signature, so that a table can loop over METHODS::
 
     method(image_features (n, d), reference_image_features (m, d), reference_text_features (m, d),
            class_features (c, d), neighbor_indices (n, k), **its own settings) -> scores (n, c)
 
-Formulas and defaults are those of literature.md §2, on unit vectors: q query, V_j and T_j the reference
+Formulas and defaults are those of the sources named below, on unit vectors: q query, V_j, T_j the reference
 pictures and captions, W_c the classes, L_j = softmax_c(100 T_j·W_c) what caption j says of the classes (the
 sources use true labels there). Settings that a source tuned on labels keep its defaults here; tuning.py
 tunes all methods alike. No score depends on the other queries. `neighbor_indices` are nearest first and
@@ -194,7 +194,7 @@ def eq1_centered(image_features, reference_image_features, reference_text_featur
                  neighbor_indices, *, top_k=8, image_weight=0.5, text_weight=0.05):
     """Eq. 1 with captions n(T_j - mean T): what all captions share no longer speaks for some classes.
 
-    Source: centering each modality and normalizing again, literature.md §2 (modality-gap shift).
+    Source: centering as in I0T (ACL 2025), here of the captions alone.
     """
     return eq1(image_features, reference_image_features, centered(reference_text_features), class_features,
                neighbor_indices, top_k=top_k, image_weight=image_weight, text_weight=text_weight)

@@ -20,8 +20,11 @@ RANDOM_DRAWS = 100  # windows per query, averaged: the floor's own luck is no re
 class Moments:
     """Queries about moments of one film or reel.
 
-    timestamps (f,), frame_features (f, d);  features (q, d), the queries';  windows (q, 2), where each is
-    right, in seconds;  group : what the bootstrap draws as a whole, such as the movie
+    Attributes
+    ----------
+    timestamps : array (f,), seconds;  frame_features : array (f, d);  features : array (q, d), the queries'
+    windows : array (q, 2), where each query is right, in seconds
+    group : str, what the bootstrap draws as a whole, such as the movie
     """
 
     timestamps: np.ndarray
@@ -79,8 +82,11 @@ def moment_rows(overlaps, counts):
 class Scenes:
     """Scenes with who is in them.
 
-    features : list of arrays (f, d), each scene's frames;  present : bool array (c, s), character c is in
-    scene s;  films : int array (s,);  movies : list of s str;  characters : list of c str
+    Attributes
+    ----------
+    features : list of arrays (f, d), each scene's frames
+    present : bool array (c, s), character c is in scene s
+    films : int array (s,);  movies : list of s str;  characters : list of c str
     """
 
     features: list

@@ -1,6 +1,6 @@
 """Accuracy over k x w_img x w_txt, all settings of Eq. 1 at once.
 
-Under argmax Eq. 1 is a sum of three score matrices (literature.md §1; notebook 02):
+Under argmax Eq. 1 is a sum of three score matrices (notebook 02):
 
     argmax_c cos(v', W_c) = argmax_c [ v·W_c + w_img mean(r_img)·W_c + w_txt mean(r_txt)·W_c ]
 

@@ -206,7 +206,7 @@ def captions(frame, how="paper", *, empty="drop", duplicates="drop", licenses=No
     frame : DataFrame of `read_metadata`;  how : as for `clean_caption`
     empty, duplicates : "drop" or "keep" blank captions, and those that an earlier usable row of the frame
         has; the paper's code kept both
-    licenses : set of `license_code`s, or None for all
+    licenses : set of codes that `license_code` gives, or None for all
     no_derivatives : "drop" or "keep" licences that forbid to change a picture (28.8 % of the paper's csv)
 
     Returns

@@ -77,6 +77,9 @@ def didemo(path):
 def charades_sta(path, durations=None):
     """Charades-STA: lines "id start end##sentence", for example "AO8RW 0.0 6.9##a person is putting a book".
 
+    Parameters
+    ----------
+    path : of the text file
     durations : dict video_id -> seconds, from Charades' own list (column length), or None. With it an end
         past the video's is moved to it, counted in ``attrs["clipped"]``; a start past it makes a bad row.
     """

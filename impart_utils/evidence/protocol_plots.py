@@ -6,7 +6,7 @@ Data in, Figure out; nothing is measured here. `toy=True` says so in the title.
 from matplotlib.lines import Line2D
 
 from impart_utils.evidence.claims import OPENAI, base_dataset
-from impart_utils.evidence.figures import clean, panel_grid, toy_note
+from impart_utils.evidence.figures import clean, panel_grid, toy_note, wrapped
 from impart_utils.evidence.plots import METHOD_COLORS, dataset_title
 
 AVERAGE_STYLES = {"micro": ("o", METHOD_COLORS["CLIP"], -0.13),
@@ -42,8 +42,8 @@ def protocol_dots(table, published=None, *, toy):
         ax.set(title=f"{title}\nn = {n}", xlabel="accuracy (%)")
         ax.grid(axis="y", color="0.92")
         clean(ax)
-    axes[0, 0].set_yticks(range(len(labels)), labels)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_yticks(range(len(labels)), [wrapped(label, 28, 2) for label in labels])
+    axes[0, 0].set_ylim(len(labels) - 0.5, -0.5)
     handles = [Line2D([], [], color=color, marker=marker, label=name)
                for name, (marker, color, _) in AVERAGE_STYLES.items()]
     handles += [] if published is None else [Line2D([], [], color="k", marker="x", linestyle="none",

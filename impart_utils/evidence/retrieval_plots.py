@@ -85,7 +85,8 @@ def surface_maps(table, clip, *, marks=None, top_ks=(1, 8, 32), title="", toy):
             if inside:
                 ax.plot(mark.text_weight, mark.image_weight, "o", markersize=8, markerfacecolor="none",
                         markeredgecolor="k", clip_on=False)
-                ax.annotate(mark.name, (mark.text_weight, mark.image_weight), xytext=(8, 5),
+                ax.annotate(mark.name, (mark.text_weight, mark.image_weight),
+                            xytext=(8, 5 if mark.text_weight else -14),  # two settings may have one height
                             textcoords="offset points", fontsize=SMALL,
                             bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})
         ax.set(title=f"k = {k}", xlabel="text weight w_txt")
@@ -108,8 +109,8 @@ def curve_bands(summary, clip, *, toy):
     fig : Figure: a row per data set, a column per curve
     """
     sets, curves = list(dict.fromkeys(summary["dataset"])), list(dict.fromkeys(summary["curve"]))
-    labels = {"size": "references", "shuffled captions": "share of shuffled captions",
-              "similarity filter": "pairs left out, worst fitting first"}
+    labels = {"size": "number of references", "shuffled captions": "share of shuffled captions",
+              "similarity filter": "share of pairs left out, worst fitting first"}
     fig, panels = panel_grid(len(sets), len(curves), (1.6 + 3.6 * len(curves), 0.9 + 2.5 * len(sets)),
                              sharex="col", sharey="row")
     for row, dataset in enumerate(sets):
@@ -212,7 +213,7 @@ def gap_planes(planes, *, toy):
     for ax, (title, (pictures, texts)) in zip(panels[0], planes.items(), strict=True):
         for points, color, label in ((pictures, R_IMG, "pictures"), (texts, R_TXT, "texts")):
             ax.plot(*np.asarray(points).T, "o", color=color, markersize=3, alpha=0.5, label=label)
-        ax.set(title=title, xlabel="first principal component", ylabel="second")
+        ax.set(title=title, xlabel="first principal component", ylabel="second principal component")
         ax.set_aspect("equal", adjustable="datalim")
         clean(ax)
     panels[0, 0].legend(frameon=False, markerscale=2)
@@ -258,9 +259,9 @@ def cost_and_accuracy(table, *, title="", toy):
     """
     ordered = table.sort_values("accuracy", ascending=False)
     fig, panels = panel_grid(1, 2, (9.5, 1.4 + 0.33 * len(table)), sharey=True)
-    for ax, name, factor, label in zip(panels[0], ("accuracy", "ms_per_query"), (100, 1000), (
-            "accuracy (%)", "microseconds per query on this machine,\nfeatures given, search included"),
-            strict=True):
+    cost = "microseconds per query on this machine,\nfeatures given, with its search if it has one"
+    for ax, name, factor, label in zip(panels[0], ("accuracy", "ms_per_query"), (100, 1000),
+                                       ("accuracy (%)", cost), strict=True):
         for place, (method, row) in enumerate(ordered.iterrows()):
             color = METHOD_COLORS.get(method, RIVAL_COLOR)
             ax.plot(factor * row[name], place, "o", color=color, markersize=7)

@@ -111,10 +111,11 @@ def test_a_dollar_is_a_dollar(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_kernel_shows_the_error_and_then_the_next_picture():
+def test_a_kernel_shows_the_error_and_then_the_next_picture(monkeypatch):
     """In a real kernel the output below the controls holds a picture, the error in its place, a picture."""
     from nbclient import NotebookClient
 
+    monkeypatch.delenv("IMPART_RUN_ID", raising=False)  # a run in this process may have left it
     cells = ["""
 from impart_utils.live import explore
 import matplotlib.pyplot as plt
@@ -138,10 +139,11 @@ box"""]
 
 
 @pytest.mark.slow
-def test_figures_of_later_cells_are_still_shown():
+def test_figures_of_later_cells_are_still_shown(monkeypatch):
     """A kernel's very first figure switches showing on; `explore` drawing it must not switch it off again."""
     from nbclient import NotebookClient
 
+    monkeypatch.setenv("IMPART_RUN_ID", "headless")
     cells = ["from impart_utils.live import explore\nimport matplotlib.pyplot as plt\n"
              "explore(lambda x: plt.figure(), x=(0, 3, 1))", "plt.plot([1, 2]);"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])

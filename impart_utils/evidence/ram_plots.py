@@ -59,7 +59,7 @@ def attention_spread(entropies, k, *, toy):
 
     Parameters
     ----------
-    entropies : dict, (layer from 1, "text" or "image") -> array (n,), entropy in nats of a query's weights
+    entropies : dict, (layer from 1, "text" or "image") -> array (n,), nats, mean over heads
     k : int;  a plain mean has ln k, attention to one neighbor alone 0
 
     Returns
@@ -76,7 +76,7 @@ def attention_spread(entropies, k, *, toy):
             ax.hist(values, edges, alpha=0.5, label=label, **style)
             ax.hist(values, edges, histtype="step", linewidth=1.4, **style)
         ax.axvline(np.log(k), color="k", linestyle="--", linewidth=1.2, label=f"plain mean, ln {k}")
-        ax.set(xlabel="entropy of the attention (nats)", ylabel="share of the queries (%)",
+        ax.set(xlabel="entropy of a head's attention (nats)", ylabel="share of the queries (%)",
                title=f"layer {layer}{toy_note(toy)}")
         clean(ax)
         ax.label_outer()
@@ -89,14 +89,14 @@ def taken_apart(table, base, *, clip=None, toy):
 
     Parameters
     ----------
-    table : DataFrame with change (str), dataset, seed, accuracy (a fraction), added (mean length of what
-        RAM adds, relative to what it is added to)
+    table : DataFrame with change (str), dataset, seed, accuracy (a fraction), added (mean of
+        ‖output - v‖ / ‖v‖: what RAM adds and what its ReLU removes)
     base : str, the `change` that the others are compared with, seed by seed
     clip : dict, dataset -> accuracy, optional: plain CLIP, as a line
 
     Returns
     -------
-    fig : Figure: a panel per data set, and one for the length of what is added
+    fig : Figure: a panel per data set, and one for the length of the change
     """
     changes, sets = list(dict.fromkeys(table["change"])), list(dict.fromkeys(table["dataset"]))
     fig, panels = panel_grid(1, len(sets) + 1, (2.6 + 2.9 * (len(sets) + 1), 1.4 + 0.34 * len(changes)),
@@ -114,7 +114,7 @@ def taken_apart(table, base, *, clip=None, toy):
         ax.set(title=dataset_title(dataset), xlabel=f"points against “{base}”")
     added = table.groupby(["change", "seed"])["added"].mean().unstack().loc[changes].to_numpy()
     _dots(panels[0, -1], rows, added)
-    panels[0, -1].set(title="how much is added", xlabel="length of the addition / length of v", xscale="log")
+    panels[0, -1].set(title="how much changes", xlabel="length of output − v / length of v", xscale="log")
     panels[0, -1].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     panels[0, -1].xaxis.set_major_formatter("{x:g}")
     panels[0, -1].minorticks_off()

@@ -39,10 +39,6 @@ def missing_inputs(config, numbers, *, metadata=None):
 
 def missing_by_need(config, needed, *, metadata=None):
     """{"datasets": [message, …], …}: what of each of these needs isn't here (see `missing_inputs`)."""
-    folder = (lambda: full_path(metadata).stat()) if metadata else lambda: _folder(
-        config.reference, "captions.csv", (
-            "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build "
-            "--help, or --only 01 --set metadata=FILE, or give features with --set reference=pack:FILE"))
     clip = [lambda: checkpoints.find_checkpoint(config.clip, config.clip_checkpoint)]
     pictures = [name for name in config.datasets if not name.startswith("pack:")]
     checks = {
@@ -56,7 +52,7 @@ def missing_by_need(config, needed, *, metadata=None):
             lambda: _names_apart(config)],
         "reference": (
             [lambda: features.load_pack(config.reference[5:])] if config.reference.startswith("pack:")
-            else [*clip, folder]),
+            else [*clip, lambda: _reference_folder(config, metadata)]),
         "films": (
             [lambda: load_gallery(config.films[5:], fps=config.fps)] if config.films.startswith("pack:")
             else [*clip, lambda: _folder(config.films, "", (
@@ -93,6 +89,17 @@ def _names_apart(config):
     if twice:
         raise ValueError(f"Expected data sets with different names, got two called {twice!r} in "
                          f"{', '.join(config.datasets)}. Leave one of them out.")
+
+
+def _reference_folder(config, metadata):
+    """The reference set must be here, or else the list of photos that notebook 01 builds it from."""
+    if not metadata:
+        _folder(config.reference, "captions.csv", (
+            "the reference set (a folder with captions.csv)", "python -m impart_utils.reference build "
+            "--help, or --only 01 --set metadata=FILE, or give features with --set reference=pack:FILE"))
+    elif not full_path(metadata).is_file():
+        raise MissingInput(f"There is no file {full_path(metadata)}: the list of photos that metadata names. "
+                           "data/README.md says which lists can be read.")
 
 
 def _folder(setting, file, words):

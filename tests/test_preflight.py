@@ -183,7 +183,7 @@ def test_a_list_of_photos_stands_for_the_set_that_notebook_01_builds_from_it(tmp
     (tmp_path / "list.csv").write_text("identifier\n")
     assert missing_inputs(config, ["01", "02"], metadata=tmp_path / "list.csv") == []
     (none,) = missing_inputs(config, ["01"], metadata=tmp_path / "none.csv")
-    assert "none.csv" in none
+    assert "There is no file" in none and "none.csv" in none and "data/README.md" in none
     for numbers, metadata in ((["01"], None), (["02"], tmp_path / "list.csv")):  # 02 builds nothing
         (missing,) = missing_inputs(config, numbers, metadata=metadata)
         assert "captions.csv" in missing and "--set metadata=FILE" in missing

@@ -231,7 +231,7 @@ def _axes(ax, size):
     return new_figure(size).subplots() if ax is None else ax
 
 
-def _bar(ax, x, width, rows, color, hatch="", value=True):
+def _bar(ax, x, width, rows, color, hatch=""):
     """One bar at the mean: an interval where there is one row, a dot for each of several trainings."""
     shares = 100 * rows["accuracy"].to_numpy(float)
     ax.bar(x, shares.mean(), width, color=color, hatch=hatch, edgecolor="white", linewidth=0)
@@ -243,11 +243,10 @@ def _bar(ax, x, width, rows, color, hatch="", value=True):
     else:
         places = x + width * np.linspace(-0.25, 0.25, len(shares))
         ax.plot(places, shares, "o", color="0.1", markersize=4, zorder=4)
-    if value:
-        light = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) > 0.40
-        ax.text(x, 1.5, f"{shares.mean():.1f}", rotation=90, ha="center", va="bottom", fontsize=SMALL,
-                zorder=6, color="black" if light else "white",
-                bbox={"facecolor": color, "edgecolor": "none", "pad": 2} if hatch else None)
+    light = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) > 0.40
+    ax.text(x, 1.5, f"{shares.mean():.1f}", rotation=90, ha="center", va="bottom", fontsize=SMALL,
+            zorder=6, color="black" if light else "white",
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 2} if hatch else None)
 
 
 def _whisker_handles(ax, table, keys):

@@ -252,7 +252,8 @@ def ram_job(config, *, configuration="paper_code", normalize=None, scale="raw", 
     validation : int, the last so many of these pairs are not trained on; their loss stands in the history
     patience : int, stop after so many epochs without a lower validation loss and keep the best weights
     evaluate : names of test sets to score, as for `test_set`
-    curve : bool, score before training (epoch 0) and after each epoch, or after the last only
+    curve : int, score before training (epoch 0) and after every so many epochs (True: each); False: after the
+        last only
     """
     from impart_utils import ram_jobs
 

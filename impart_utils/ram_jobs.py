@@ -47,7 +47,8 @@ def new_job(folder, configuration, changes, training, tests, *, patience, curve,
     ----------
     folder : path;  configuration, changes : see `ram_variants.configuration`
     training : ReferenceSet, the pairs to train on;  tests : list of `TestSet`;  patience : see `train_ram`
-    curve : bool, score the test sets before training and after every epoch, or after the last only
+    curve : int, score the test sets before training and after every so many epochs (True: each); False:
+        after the last only
     scale : str;  seed : int;  inputs : what names the references and neighbors trained with
 
     Returns
@@ -60,7 +61,7 @@ def new_job(folder, configuration, changes, training, tests, *, patience, curve,
     key = content_hash(training.key, *inputs, options, settings, scale, seed, code)
     path = Path(folder) / f"{options['normalize']}-{scale}-seed{seed}-{key}.safetensors"
     return {"path": str(path), "options": options, "settings": settings, "seed": seed,
-            "pairs": len(training), "tests": {test.key: test.name for test in tests}, "curve": curve}
+            "pairs": len(training), "tests": {test.key: test.name for test in tests}, "curve": int(curve)}
 
 
 def gather(scale, training, held_out, seen, near, references, tests):
@@ -101,15 +102,15 @@ def run(job, arrays, *, progress=True):
         return
     arrays = arrays() if callable(arrays) else arrays
     path = Path(job["path"])
-    asked = "-".join(["every" if job["curve"] else "last", *sorted(job["tests"])])
+    asked = "-".join([f"every{job['curve']}", *sorted(job["tests"])])
     half_done = path.with_name(f"{path.stem}-{asked}-part.safetensors")
     held_out = [arrays.get(f"held.{name}") for name in ("v", "t", "neighbors")]
     with one_thread():
         ram = new_ram(arrays["v"].shape[1], seed=job["seed"], **job["options"])
         rows = train_ram(ram, *(arrays[name] for name in ("v", "t", "R_img", "R_txt", "neighbors")),
                          seed=job["seed"], **job["settings"],
-                         each_epoch=(lambda epoch, copy: {"tests": _scores(job, arrays, copy)[0]})
-                         if job["curve"] else None,
+                         each_epoch=(lambda epoch, copy: {} if epoch % job["curve"] else
+                                     {"tests": _scores(job, arrays, copy)[0]}) if job["curve"] else None,
                          validation=None if held_out[0] is None else held_out, checkpoint=half_done,
                          progress=progress)
         end, right = _scores(job, arrays, ram)  # of the weights that are kept
@@ -128,16 +129,18 @@ def history(job):
     """The history of a job that has been run, or None.
 
     As `train_ram` returns it, with "tests" (name -> `scores`): with `curve` in the row before training,
-    epoch 0, and in the last of each epoch; without, in the very last alone, of the weights that are kept
-    (with patience the best, not the last). Test sets scored by other jobs are left out.
+    epoch 0, and in the last of every `curve`-th epoch; without, in the very last alone, of the weights that
+    are kept (with patience the best, not the last). Test sets scored by other jobs are left out.
     """
     path = Path(job["path"])
     if not path.exists():
         return None
     rows, known = load_history(path), _known_scores(path)
     if job["tests"]:
-        scored = [(str(row["epoch"]), row) for row in rows if "alignment" in row]  # an epoch's last row
-        for epoch, row in scored if job["curve"] else [("end", rows[-1])]:
+        scored = [("end", rows[-1])] if not job["curve"] else [
+            (str(row["epoch"]), row) for row in rows  # of an epoch the last
+            if "alignment" in row and row["epoch"] % job["curve"] == 0]
+        for epoch, row in scored:
             if any(epoch not in known.get(key, {}) for key in job["tests"]):
                 return None
             row["tests"] = {name: known[key][epoch] for key, name in job["tests"].items()}

@@ -203,7 +203,9 @@ def test_a_worker_that_dies_is_told(config, monkeypatch, tmp_path):
         ram_runs.run_all(config, [{"seed": 0}], progress=False)
 
 
-def test_jobs_that_are_the_same_are_trained_once(config, monkeypatch):
+@pytest.fixture
+def started(monkeypatch):
+    """The trainings that `run_all` starts, in this process."""
     started = []
 
     def train(jobs, processes, progress):
@@ -212,6 +214,10 @@ def test_jobs_that_are_the_same_are_trained_once(config, monkeypatch):
             ram_jobs.run(job, arrays, progress=False)
 
     monkeypatch.setattr(ram_runs, "_train", train)
+    return started
+
+
+def test_jobs_that_are_the_same_are_trained_once(config, started):
     birds, fish = config.datasets
     jobs = [{"evaluate": (birds,)}, {"evaluate": (fish,), "curve": False}, {"evaluate": (birds, fish)},
             {"normalize": "none", "evaluate": (fish,)}]
@@ -220,3 +226,17 @@ def test_jobs_that_are_the_same_are_trained_once(config, monkeypatch):
     last = table[table["epoch"] == 2].groupby("dataset")["accuracy"]
     assert list(last.size()) == [2, 3] and list(last.nunique()) == [1, 1]
     assert ram_runs.run_all(config, [], progress=False).empty
+
+
+def test_a_curve_is_scored_at_the_epochs_that_are_asked_for(config, started):
+    table = ram_runs.run_all(config, [{"epochs": 6, "curve": 2}, {"epochs": 6, "curve": 3}], progress=False)
+    assert len(started) == 1  # one training for both
+    assert list(table["epoch"][::2]) == [0, 2, 4, 6, 0, 3, 6]
+    assert ram_runs.run_all(config, [{"epochs": 6}], progress=False)["epoch"].nunique() == 7
+    assert len(started) == 1  # epochs 1 and 5 were scored, too: the greatest common step is 1
+
+    sparse = ram_runs.run_all(config, [{"seed": 1, "epochs": 6, "curve": 2}], progress=False)
+    dense = ram_runs.run_all(config, [{"seed": 1, "epochs": 6}], progress=False)
+    assert len(started) == 3  # scores that weren't kept need another training
+    same = dense[dense["epoch"] % 2 == 0].reset_index(drop=True)
+    assert sparse.drop(columns="seconds").equals(same.drop(columns="seconds"))

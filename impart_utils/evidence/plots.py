@@ -136,14 +136,14 @@ def score_terms(class_names, terms, *, truth=None, toy, ax=None):
 
 
 def table(frame, caption, *, toy, digits=3):
-    """A table with its caption, for a notebook: a pandas Styler, numbers with `digits` decimals.
+    """A table with its caption, for a notebook: a pandas Styler, numbers with `digits` decimals, NaN as –.
 
     Parameters
     ----------
     frame : DataFrame;  caption : str;  toy : bool
     """
     above = {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold"}
-    styled = frame.style.format(precision=digits).set_caption(f"{caption}{toy_note(toy)}")
+    styled = frame.style.format(precision=digits, na_rep="–").set_caption(f"{caption}{toy_note(toy)}")
     return styled.set_table_styles([above])
 
 

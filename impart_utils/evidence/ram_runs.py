@@ -5,6 +5,7 @@ One RAM is too small to keep several cores busy; several RAMs are not. A worker 
 
 import atexit
 import json
+import math
 import os
 import subprocess
 import sys
@@ -34,8 +35,8 @@ def run_all(config, jobs, *, processes=2, progress=True):
 
     Returns
     -------
-    table : DataFrame, a row per job, epoch (from 0, before training; the last only with curve=False) and test
-        set: configuration, the options of `RAM`, learn_temperature, scale, seed, draw, neighbors_from, pairs
+    table : DataFrame, a row per job, epoch (those that `curve` of `cached.ram_job` asks for) and test set:
+        configuration, the options of `RAM`, learn_temperature, scale, seed, draw, neighbors_from, pairs
         (trained on), epoch, dataset, accuracy (a fraction), added (mean of ‖output - v‖ / ‖v‖), length (of
         ‖output‖ / ‖v‖), loss (mean over the epoch), temperature, alignment, seconds (of training, so far)
 
@@ -64,7 +65,8 @@ def _merged(one, other):
     if other is None:
         return one
     (job, arrays), (other_job, other_arrays) = one, other
-    return ({**job, "tests": job["tests"] | other_job["tests"], "curve": job["curve"] or other_job["curve"]},
+    curve = math.gcd(job["curve"], other_job["curve"])  # all that each asks for; 0 asks for nothing
+    return ({**job, "tests": job["tests"] | other_job["tests"], "curve": curve},
             lambda: arrays() | other_arrays())
 
 
@@ -85,11 +87,12 @@ def _rows(arguments, job, history):
 
 def _train(jobs, processes, progress):
     """Run jobs, (job, function that makes its arrays), in worker processes; the longest first."""
-    todo = deque()
+    todo, count = deque(), min(processes, len(jobs))
+    _idle.extend(_Worker() for _ in range(count - len(_idle)))  # they start while the arrays are gathered
     with tempfile.TemporaryDirectory(prefix="impart-ram-") as folder:
         for job, arrays in sorted(jobs, key=lambda pair: -pair[0]["settings"]["epochs"]):
             todo.append({"job": job, "arrays": _stored(arrays(), folder)})
-        workers = [_waiting() or _Worker() for _ in range(min(processes, len(jobs)))]
+        workers = [_waiting() or _Worker() for _ in range(count)]
         with progress_bar(total=len(jobs), description="trainings of RAM", progress=progress) as bar, \
                 ThreadPoolExecutor(len(workers)) as pool:
             try:

@@ -42,13 +42,17 @@ def logits(image_features, class_features, *, scale=100.0):
 
     Returns
     -------
-    logits : array (n, c)
+    logits : array (n, c); classes with equal vectors have equal logits, to the bit
     """
     v, W = np.asarray(image_features), np.asarray(class_features)
     if v.ndim != 2 or W.ndim != 2 or v.shape[1] != W.shape[1]:
         raise ValueError(f"Expected image_features (n, d) and class_features (c, d) with one d, "
                          f"got {v.shape} and {W.shape}. Encode both with the same model.")
-    return scale * unit(v, "image_features") @ unit(W, "class_features").T  # (n, d) @ (d, c) -> (n, c)
+    W = unit(W, "class_features")
+    scores, first = scale * unit(v, "image_features") @ W.T, {}  # (n, d) @ (d, c) -> (n, c)
+    # a matrix product may round a column at its edge otherwise than its equal further in
+    columns = [first.setdefault(row.tobytes(), c) for c, row in enumerate(W)]
+    return scores if len(first) == len(W) else scores[:, columns]
 
 
 def predict(image_features, class_features):
@@ -62,10 +66,7 @@ def predict(image_features, class_features):
     -------
     predictions : int array (n,), rows of class_features
     """
-    best = logits(image_features, class_features).argmax(axis=1)
-    # equal vectors may get scores that differ in the last bit: a matrix product rounds its edges otherwise
-    _, first, same = np.unique(unit(class_features), axis=0, return_index=True, return_inverse=True)
-    return first[same.reshape(-1)][best]  # (c,) -> (n,)
+    return logits(image_features, class_features).argmax(axis=1)
 
 
 def accuracy(predictions, labels):

@@ -131,6 +131,9 @@ def test_of_equal_classes_the_first_is_predicted():
     rng = np.random.default_rng(1)
     copies = rng.normal(size=(7, 512)).astype(np.float32)
     assert predict(rng.normal(size=(300, 512)), np.concatenate([copies, copies])).max() < 7
+    for count in (1, 3, 300):
+        scores = logits(rng.normal(size=(count, 512)), np.concatenate([copies, copies]))
+        np.testing.assert_array_equal(scores[:, :7], scores[:, 7:])
 
 
 def test_half_precision_is_computed_in_single():

@@ -7,7 +7,7 @@ from impart_utils.evidence.eq1 import eq1
 from impart_utils.evidence.significance import mcnemar
 from impart_utils.evidence.tuning import require_disjoint, tune
 from impart_utils.retrieval import Retriever
-from impart_utils.zeroshot import logits
+from impart_utils.zeroshot import predict
 
 # captions alone and pictures alone are parts of Eq. 1, so its weights already choose between them
 FAIR = ("random neighbors", "shuffled captions", "mean of all references")
@@ -43,7 +43,7 @@ def retrieval_helps(tuning, test, reference_image_features, reference_text_featu
 
     method, by_control = right(), {control: right(control) for control in fair}
     best = max(by_control, key=lambda control: by_control[control].sum())
-    plain = logits(test.image_features, test.class_features).argmax(axis=1) == test.labels
+    plain = predict(test.image_features, test.class_features) == test.labels
     tests = {"clip": mcnemar(plain, method), "control": mcnemar(by_control[best], method)}
     return {"method": float(np.mean(method)), "clip": float(np.mean(plain)), "best_control": best,
             "control": float(np.mean(by_control[best])), "n": len(test.labels), "p_clip": tests["clip"].p,

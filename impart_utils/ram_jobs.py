@@ -105,12 +105,15 @@ def run(job, arrays, *, progress=True):
     asked = "-".join([f"every{job['curve']}", *sorted(job["tests"])])
     half_done = path.with_name(f"{path.stem}-{asked}-part.safetensors")
     held_out = [arrays.get(f"held.{name}") for name in ("v", "t", "neighbors")]
+
+    def score(epoch, copy):
+        return {"tests": _scores(job, arrays, copy)[0]} if epoch % job["curve"] == 0 else {}
+
     with one_thread():
         ram = new_ram(arrays["v"].shape[1], seed=job["seed"], **job["options"])
         rows = train_ram(ram, *(arrays[name] for name in ("v", "t", "R_img", "R_txt", "neighbors")),
                          seed=job["seed"], **job["settings"],
-                         each_epoch=(lambda epoch, copy: {} if epoch % job["curve"] else
-                                     {"tests": _scores(job, arrays, copy)[0]}) if job["curve"] else None,
+                         each_epoch=score if job["curve"] else None,
                          validation=None if held_out[0] is None else held_out, checkpoint=half_done,
                          progress=progress)
         end, right = _scores(job, arrays, ram)  # of the weights that are kept
@@ -137,9 +140,10 @@ def history(job):
         return None
     rows, known = load_history(path), _known_scores(path)
     if job["tests"]:
-        scored = [("end", rows[-1])] if not job["curve"] else [
-            (str(row["epoch"]), row) for row in rows  # of an epoch the last
-            if "alignment" in row and row["epoch"] % job["curve"] == 0]
+        scored = [("end", rows[-1])]
+        if job["curve"]:
+            scored = [(str(row["epoch"]), row) for row in rows  # of an epoch the last
+                      if "alignment" in row and row["epoch"] % job["curve"] == 0]
         for epoch, row in scored:
             if any(epoch not in known.get(key, {}) for key in job["tests"]):
                 return None

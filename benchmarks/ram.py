@@ -21,8 +21,10 @@ from encoding_inputs import SMALL, VIT_B32, captions, lowered, photo_files, rand
 from ram_large import random_features
 from timing import alternate, save, summary
 
+from impart_utils.adam import Adam
 from impart_utils.contrastive import contrastive_loss
 from impart_utils.ram import RAM, folded_attention, plain_attention
+from impart_utils.ram_gradient import ram_output
 from impart_utils.retrieval import Retriever
 from impart_utils.training import PAPER_CODE, apply_ram, new_ram, train_ram
 
@@ -95,10 +97,10 @@ def kit_encoding(clip, files, texts):
 
 
 def kit_step(ram, adam, v, r_img, r_txt, t):
-    loss = contrastive_loss(ram(v, r_img, r_txt), t)
+    loss = contrastive_loss(ram_output(ram, v, r_img, r_txt), t)
     adam.zero_grad()
     loss.backward()
-    adam.step()
+    adam.step(PAPER_CODE["learning_rate"])
 
 
 def training(*, pairs=300, rounds=5, sizes=VIT_B32, n=PAIRS, m=REFERENCES, dim=DIM, seed=0):
@@ -158,17 +160,16 @@ def steps(*, dim=DIM, count=10, rounds=7, images=2000):
                    for way in (plain_attention, papers_attention, folded_attention)]
     for output in outputs[1:]:
         assert (output - outputs[0]).abs().max() < 1e-5 * outputs[0].abs().max()
-    rate = PAPER_CODE["learning_rate"]
-    adams = {True: torch.optim.Adam(ram.parameters(), lr=rate, fused=True),
-             False: torch.optim.Adam(plain.parameters(), lr=rate)}
+    papers_adam = torch.optim.Adam(plain.parameters(), lr=PAPER_CODE["learning_rate"])
+    kit_adam = Adam(ram.parameters())
 
     def repeat(step, module, adam):
         for _ in range(count):
             step(module, adam, *batch)
 
     stepping = summary(alternate({
-        "paper": lambda: repeat(papers_step, plain, adams[False]),
-        "kit": lambda: repeat(kit_step, ram, adams[True])}, rounds=rounds), "paper", per=count, unit="ms")
+        "paper": lambda: repeat(papers_step, plain, papers_adam),
+        "kit": lambda: repeat(kit_step, ram, kit_adam)}, rounds=rounds), "paper", per=count, unit="ms")
 
     @torch.inference_mode()
     def infer(module, way, size):

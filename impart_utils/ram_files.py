@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from impart_utils.adam import Adam
 from impart_utils.ram import RAM
 from impart_utils.sources.files import atomic_path
 
@@ -54,7 +55,7 @@ class TrainingState:
 
     ram: torch.nn.Module
     log_temperature: torch.Tensor
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     order: torch.Generator
     history: list = field(default_factory=list)
     best: dict = field(default_factory=dict)
@@ -66,7 +67,7 @@ def save_state(path, state, key):
 
     tensors = {f"ram.{name}": value for name, value in state.ram.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
-    tensors |= {f"adam.{row}.{name}": value for row, values in state.optimizer.state_dict()["state"].items()
+    tensors |= {f"adam.{row}.{name}": value for row, values in enumerate(state.optimizer.state)
                 for name, value in values.items()}
     tensors |= {"log_temperature": state.log_temperature.detach(), "order": state.order.get_state()}
     with atomic_path(path) as temporary:
@@ -91,13 +92,10 @@ def load_state(path, state, key):
     def under(prefix):
         return {name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
 
-    adam = {}
-    for name, value in under("adam.").items():
-        row, _, entry = name.partition(".")
-        adam.setdefault(int(row), {})[entry] = value
     state.ram.load_state_dict(under("ram."))
-    state.optimizer.load_state_dict({"state": adam,
-                                     "param_groups": state.optimizer.state_dict()["param_groups"]})
+    for row, values in enumerate(state.optimizer.state):
+        for name, value in values.items():
+            value.copy_(tensors[f"adam.{row}.{name}"])
     with torch.no_grad():
         state.log_temperature.copy_(tensors["log_temperature"])
     state.order.set_state(tensors["order"])

@@ -20,7 +20,8 @@ from impart_utils.zeroshot import predict
 
 HERE = Path(__file__).parent
 # whoever edits one of these gets a RAM trained by the edited code
-CODE = [HERE / name for name in ("ram.py", "contrastive.py", "training.py", "ram_files.py", "ram_jobs.py")]
+CODE = [HERE / name for name in ("ram.py", "ram_gradient.py", "contrastive.py", "adam.py", "training.py",
+                                 "ram_files.py", "ram_jobs.py")]
 
 
 def divide(training, pairs, validation):

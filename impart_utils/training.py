@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from impart_utils.adam import Adam
 from impart_utils.contrastive import alignment, chance_loss, contrastive_loss
 from impart_utils.ram import RAM
 from impart_utils.ram_files import TrainingState, load_ram, load_state, save_ram, save_state
+from impart_utils.ram_gradient import ram_output
 from impart_utils.ram_variants import CONFIGURATIONS, PAPER_CODE, configuration
 from impart_utils.sources.files import content_hash, progress_bar
 
@@ -83,7 +85,7 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
     if validation is not None:
         v, t, validation_neighbors = validation
         measured, rows_measured = _gatherer(validation_neighbors, *references, v, t, device=device), len(v)
-    state = _start(ram, seed, learning_rate, temperature, learn_temperature)
+    state = _start(ram, seed, temperature, learn_temperature)
     steps = min(epochs * math.ceil(n / batch_size), max_steps or math.inf)
     if checkpoint is not None:
         whole = epochs if schedule == "cosine" else None  # a constant rate may be asked to go on longer
@@ -194,13 +196,11 @@ def _check_settings(epochs, batch_size, temperature, schedule, max_steps, valida
                          f"and {'no' if validation is None else len(validation[0])} validation pairs.")
 
 
-def _start(ram, seed, learning_rate, temperature, learn_temperature):
+def _start(ram, seed, temperature, learn_temperature):
     device = next(ram.parameters()).device
     log_temperature = torch.tensor(math.log(temperature), device=device, requires_grad=learn_temperature)
     learned = [*ram.parameters(), *([log_temperature] if learn_temperature else [])]
-    # fused: the same rule in one pass over the weights, in a quarter of the time
-    optimizer = torch.optim.Adam(learned, lr=learning_rate, fused=True)
-    return TrainingState(ram, log_temperature, optimizer, torch.Generator().manual_seed(seed))
+    return TrainingState(ram, log_temperature, Adam(learned), torch.Generator().manual_seed(seed))
 
 
 def _temperature(state):
@@ -210,14 +210,13 @@ def _temperature(state):
 def _step(state, batch, rate, epoch):
     """One step of Adam; the loss before it."""
     r_img, r_txt, image, text = batch
-    loss = contrastive_loss(state.ram(image, r_img, r_txt), text, _temperature(state))
+    loss = contrastive_loss(ram_output(state.ram, image, r_img, r_txt), text, _temperature(state))
     value = loss.item()
     if not math.isfinite(value):
         raise ValueError(f"The loss is {value} in epoch {epoch}. Lower learning_rate or raise temperature.")
-    state.optimizer.param_groups[0]["lr"] = rate
     state.optimizer.zero_grad()
     loss.backward()
-    state.optimizer.step()
+    state.optimizer.step(rate)
     if state.log_temperature.requires_grad:
         with torch.no_grad():
             state.log_temperature.clamp_(min=math.log(LOWEST_TEMPERATURE))

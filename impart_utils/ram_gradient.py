@@ -1,0 +1,134 @@
+"""RAM's output with its gradient written out: the numbers of `RAM.forward`, but quicker to train with.
+
+A toy batch is so small that recording and replaying each operation costs automatic differentiation as much
+as the products themselves. So here a whole RAM is one operation. `RAM.forward` is the plain form beside it.
+"""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from impart_utils.ram import _check
+
+SHORTEST = 1e-12  # a norm below which `ram.unit` doesn't divide by it
+
+
+def ram_output(ram, image, r_img, r_txt):
+    """`ram(image, r_img, r_txt)`; its gradient reaches RAM's parameters, and nothing else.
+
+    Parameters
+    ----------
+    ram : RAM;  image : tensor (b, d);  r_img, r_txt : tensors (b, k, d)
+
+    Returns
+    -------
+    output : tensor (b, d), not normalized
+
+    Raises
+    ------
+    ValueError : other shapes, or features that want a gradient: CLIP is frozen, so they are constants here.
+    """
+    _check(image, r_img, r_txt, ram.dim)
+    if image.requires_grad or r_img.requires_grad or r_txt.requires_grad:
+        raise ValueError("Expected features without a gradient: here they are constants. Detach them or call "
+                         "ram(image, r_img, r_txt), which differentiates by them, too.")
+    attentions = zip(ram.text_attention, ram.image_attention, strict=True)
+    weights = [weight for pair in attentions for each in pair for weight in
+               (each.in_proj_weight, each.in_proj_bias, each.out_proj.weight, each.out_proj.bias)]
+    return _Output.apply(ram, image, r_img, r_txt, ram.gate, *weights)
+
+
+class _Output(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ram, image, r_img, r_txt, gate, *weights):
+        """`RAM.forward` line by line; what the gradient needs stays in `ctx.layers`."""
+        heads, e = ram.options["heads"], image
+        by_attention = [weights[start:start + 4] for start in range(0, len(weights), 4)]
+        ctx.ram, ctx.gate, ctx.layers = ram, gate, []
+        k_img, k_txt = (r_img, r_txt) if ram.attention == "learned" else (torch.zeros_like(r_img),) * 2
+        for layer, pair in enumerate(zip(by_attention[::2], by_attention[1::2], strict=True)):
+            h = torch.relu(e) if layer and ram.between == "relu" else e
+            text, text_kept = _attend(pair[0], heads, h, k_img, r_txt)     # (b, d)
+            image, image_kept = _attend(pair[1], heads, h, k_txt, r_img)  # (b, d)
+            added = ram._combine(text, image)
+            e = h + (added if gate is None else gate[layer] * added)
+            ctx.layers.append((h, added, (text, pair[0], text_kept), (image, pair[1], image_kept)))
+        return e
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, de):
+        ram, gate, by_weight = ctx.ram, ctx.gate, []
+        d_gate = None if gate is None else torch.zeros_like(gate)
+        for layer in reversed(range(len(ctx.layers))):
+            h, added, *branches = ctx.layers[layer]
+            d_added, dh, of_layer = de, de, []
+            if gate is not None:
+                d_gate[layer] = (de * added).sum()
+                d_added = gate[layer] * de
+            if ram.normalize == "sum":
+                d_added = _unit_gradient(d_added, branches[0][0] + branches[1][0])
+            for output, weights, kept in branches:
+                d_output = _unit_gradient(d_added, output) if ram.normalize == "branch" else d_added
+                dq, gradients = _attend_gradient(weights, ram.options["heads"], d_output, h, *kept)
+                of_layer += gradients
+                if layer:  # before layer 1 stands the picture, a constant
+                    dh = dh + dq @ weights[0][:ram.dim]
+            by_weight = of_layer + by_weight
+            de = dh * (h > 0) if ram.between == "relu" else dh
+        return None, None, None, None, d_gate, *by_weight
+
+
+def _attend(weights, heads, query, keys, values):
+    """`folded_attention`: its output (b, d), and what `_attend_gradient` needs of the way to it."""
+    (W_q, W_k, W_v), (b_q, _, b_v), W_o, b_o = _parts(weights, heads)
+    d = query.shape[1]
+    q = torch.addmm(b_q, query, W_q.T).mul_((d // heads) ** -0.5)  # (b, h * e)
+    q_heads = q.view(-1, heads, d // heads).transpose(0, 1)  # (h, b, e)
+    folded = torch.bmm(q_heads, W_k)  # (h, b, e) @ (h, e, d) -> (h, b, d)
+    a = torch.bmm(keys, folded.permute(1, 2, 0)).softmax(dim=1)  # (b, k, d) @ (b, d, h) -> (b, k, h)
+    mean = _heads_first(torch.bmm(a.transpose(1, 2), values))  # (b, h, k) @ (b, k, d) -> (h, b, d)
+    per_head = torch.bmm(mean, W_v.transpose(1, 2))  # (h, b, d) @ (h, d, e) -> (h, b, e)
+    joined = per_head.transpose(0, 1).reshape(-1, d).add_(b_v)  # (b, h * e)
+    return torch.addmm(b_o, joined, W_o.T), (keys, values, q_heads, a, mean, joined)
+
+
+def _attend_gradient(weights, heads, d_output, query, keys, values, q_heads, a, mean, joined):
+    """From d_output (b, d): that by q (b, d), scaled as `W_q` needs it, and those by the four weights."""
+    (_, W_k, W_v), _, W_o, _ = _parts(weights, heads)
+    d = query.shape[1]
+    d_W, d_b = torch.empty_like(weights[0]), torch.zeros_like(weights[1])  # b_k cancels: its gradient is zero
+    d_joined = d_output @ W_o  # (b, h * e)
+    d_heads = d_joined.view(-1, heads, d // heads).transpose(0, 1)  # (h, b, e)
+    d_mean = torch.bmm(d_heads, W_v)  # (h, b, e) @ (h, e, d) -> (h, b, d)
+    d_a = torch.bmm(values, d_mean.permute(1, 2, 0))  # (b, k, d) @ (b, d, h) -> (b, k, h)
+    d_scores = a * (d_a - (a * d_a).sum(dim=1, keepdim=True))
+    d_folded = _heads_first(torch.bmm(d_scores.transpose(1, 2), keys))  # (b, h, k) @ (b, k, d) -> (h, b, d)
+    dq = torch.bmm(d_folded, W_k.transpose(1, 2))  # (h, b, d) @ (h, d, e) -> (h, b, e)
+    dq = dq.transpose(0, 1).reshape(-1, d).mul_((d // heads) ** -0.5)
+    torch.mm(dq.T, query, out=d_W[:d])
+    torch.bmm(q_heads.transpose(1, 2), d_folded, out=d_W[d:2 * d].view(W_k.shape))
+    torch.bmm(d_heads.transpose(1, 2), mean, out=d_W[2 * d:].view(W_v.shape))
+    torch.sum(dq, 0, out=d_b[:d])
+    torch.sum(d_joined, 0, out=d_b[2 * d:])
+    return dq, (d_W, d_b, d_output.T @ joined, d_output.sum(0))
+
+
+def _heads_first(block):
+    """(b, h, d) -> (h, b, d), copied: products over rows that lie h * d apart take half as long again."""
+    return block.transpose(0, 1).contiguous()
+
+
+def _parts(weights, heads):
+    """W_q, W_k, W_v and b_q, b_k, b_v as `ram._projections`, the first of two dimensions; W_o, b_o."""
+    W, b, W_o, b_o = weights
+    d = len(b_o)
+    W_q, W_k, W_v = W.split(d)
+    by_head = (heads, d // heads, d)
+    return (W_q, W_k.view(by_head), W_v.view(by_head)), b.split(d), W_o, b_o
+
+
+def _unit_gradient(d_output, x):
+    """The gradient by x of n(x) = x / ‖x‖, row by row."""
+    norm = x.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
+    n = x / norm
+    return (d_output - n * (n * d_output).sum(dim=-1, keepdim=True)) / norm

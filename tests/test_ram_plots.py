@@ -45,7 +45,8 @@ def test_taken_apart_compares_seed_by_seed():
     assert any(np.allclose(line.get_xdata(), 10) for line in fig.axes[0].lines)  # CLIP: 85 against 75
     added = [line.get_xdata() for line in fig.axes[1].lines if line.get_marker() == "o"]
     np.testing.assert_allclose(added, [[2, 2], [0.5, 0.5]])
-    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["paper_code", "branch"]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["paper_code (base)", "branch"]
+    assert fig.axes[0].get_ylim() == (1.6, -0.6)  # the first row on top, no empty rows
 
 
 def test_more_training_draws_means_and_dots():

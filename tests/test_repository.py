@@ -121,8 +121,10 @@ ALLOWED = {
     "outros": {"scene_windows"},
     "contrastive": set(),
     "ram_variants": set(),
-    "ram_files": {"ram", "sources.files"},
-    "training": {"contrastive", "ram", "ram_files", "ram_variants", "sources.files"},
+    "adam": set(),
+    "ram_gradient": {"ram"},
+    "ram_files": {"adam", "ram", "sources.files"},
+    "training": {"adam", "contrastive", "ram", "ram_files", "ram_gradient", "ram_variants", "sources.files"},
     "ram_jobs": {"training", "ram_files", "ram_variants", "reference", "zeroshot", "sources.files"},
     "clip_model": {"clip_towers", "config"} | SOURCES,
     "clip_towers": set(),
@@ -217,8 +219,8 @@ import socket, sys, importlib
 def refuse(*arguments, **options):
     raise AssertionError("network at import")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-torch_modules = {{"ram", "contrastive", "ram_files", "training", "ram_jobs", "clip_model", "clip_towers",
-                 "toy_world.train_clip"}}
+torch_modules = {{"adam", "ram", "ram_gradient", "contrastive", "ram_files", "training", "ram_jobs",
+                 "clip_model", "clip_towers", "toy_world.train_clip"}}
 for name in {sorted(MODULES)}:
     if name not in torch_modules | {FIGURES}:
         importlib.import_module("impart_utils." + name)

@@ -8,7 +8,7 @@ import pytest
 from impart_utils.evidence import rivals, tuning
 from impart_utils.evidence.controls import CONTROLS, changed, control_scores
 from impart_utils.evidence.eq1 import eq1
-from impart_utils.evidence.tuning import Labelled, tune, tune_label_free, tune_method
+from impart_utils.evidence.tuning import Labelled, tune, tune_label_free, tune_method, tune_methods
 from impart_utils.retrieval import Retriever
 from impart_utils.zeroshot import unit
 
@@ -106,6 +106,21 @@ def test_tune_method_tries_the_whole_grid():
     assert choice.settings == {"strength": (0.0, 0.5, 1.0)[int(np.argmax(reached))]}
     with pytest.raises(ValueError, match="at least one value for each setting"):
         tune_method(split, rivals.clip, {"strength": ()}, R_img, R_txt)
+
+
+def test_tune_methods_tunes_each_and_scores_it_on_the_test():
+    split, test, (R_img, R_txt) = labelled(), labelled("test", seed=2, name="cifar10"), pairs()
+    grids = {"caption vote": {"top_k": (1, 4, 16, 64)}, "DN": {"strength": (0.0, 0.5, 1.0)}}  # 64 > 40: left out
+    found = tune_methods(split, test, rivals.METHODS, R_img, R_txt, grids=grids)
+    before, after = (Retriever(R_img).search(part.image_features, 40)[1] for part in (split, test))
+    for name, grid in grids.items():
+        choice = tune_method(split, rivals.METHODS[name], grid, R_img, R_txt, neighbor_indices=before)
+        scores = rivals.METHODS[name](test.image_features, R_img, R_txt, test.class_features, after,
+                                      **choice.settings)
+        assert found[name] == np.mean(scores.argmax(axis=1) == test.labels)
+    assert list(found) == list(grids)
+    with pytest.raises(ValueError, match="Expected a tuning split"):
+        tune_methods(test, test, rivals.METHODS, R_img, R_txt, grids=grids)
 
 
 @pytest.mark.parametrize("name", tuning.GRIDS)

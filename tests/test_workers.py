@@ -9,7 +9,7 @@ import time
 import pytest
 
 from impart_utils.sources import workers
-from impart_utils.sources.workers import open_batches
+from impart_utils.sources.workers import open_batches, side_by_side
 
 BATCHES = [range(0, 4), range(4, 8), range(8, 10), range(20, 23)]
 forks = pytest.mark.skipif(not workers.FORK, reason="processes are forks on Linux alone")
@@ -210,3 +210,33 @@ def test_in_a_notebook(tmp_path):
         "print(features.shape, (features == [[i, i] for i in range(3000)]).all())")])
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert "(3000, 2) True" in "".join(output.get("text", "") for output in notebook.cells[0].outputs)
+
+
+# ---- Two functions at a time
+
+
+def test_side_by_side_is_a_list_in_order_two_at_a_time():
+    both = threading.Barrier(2, timeout=30)  # a single thread would wait here until it breaks
+
+    def square(number):
+        both.wait()
+        return number ** 2
+
+    assert side_by_side(square, iter(range(6))) == [0, 1, 4, 9, 16, 25]
+    assert side_by_side(square, []) == []
+
+
+def test_side_by_side_computes_in_one_thread_each_and_gives_the_threads_back():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads(_=None):
+        return {pool["num_threads"] for pool in threadpool_info()}
+
+    with threadpool_limits(2):
+        assert side_by_side(threads, range(3)) == [{1}] * 3
+        assert threads() == {2}
+
+
+def test_a_fault_in_one_is_everyones():
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda number: 1 / number, [2, 0, 1])

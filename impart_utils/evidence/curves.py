@@ -9,6 +9,7 @@ import pandas as pd
 
 from impart_utils.evidence.controls import random_neighbors, shuffled_captions
 from impart_utils.retrieval import Retriever
+from impart_utils.sources.workers import side_by_side
 from impart_utils.vanilla import augment_fused
 from impart_utils.zeroshot import predict, unit
 
@@ -52,31 +53,35 @@ def size_curve(image_features, labels, class_features, pool_image_features, pool
         neighbors only. With fewer references than top_k all of them are neighbors.
     draws, seed : int;  **eq1 : top_k, image_weight, text_weight.  The others as in `reference_curves`
     """
-    pool, rows, whole = len(pool_image_features), [], {}
-    for draw in range(draws):
-        order = np.random.default_rng([seed, draw]).permutation(pool)
+    pool, whole = len(pool_image_features), {}
+
+    def of_draw(draw):
+        order, rows = np.random.default_rng([seed, draw]).permutation(pool), []
         for size in dict.fromkeys(min(size, pool) for size in sizes):
             used = order[:size] if size < pool else np.arange(pool)
             found = _neighbors(image_features, pool_image_features[used], draw,
                                nearest=whole if size == pool else {}, **eq1)
             rows += _both(image_features, labels, class_features, pool_image_features[used],
                           pool_text_features[used], found=found, curve="size", x=size, draw=draw, **eq1)
-    return pd.DataFrame(rows)
+        return rows
+
+    return _table(of_draw, range(draws))
 
 
 def shuffle_curve(image_features, labels, class_features, pool_image_features, pool_text_features, *,
                   references=1000, shares=SHARES, draws=5, seed=0, **eq1):
     """Accuracy against the share of pairs that have another pair's caption, 0 to 1; parameters as above."""
-    rows = []
-    for draw in range(draws):
-        used = _draw(len(pool_image_features), references, seed, draw)
+    def of_draw(draw):
+        used, rows = _draw(len(pool_image_features), references, seed, draw), []
         R_img, R_txt = pool_image_features[used], pool_text_features[used]
         found = _neighbors(image_features, R_img, draw, **eq1)
         for share in shares:
             texts = shuffled_captions(R_txt, seed=[seed, draw], share=share)
             rows += _both(image_features, labels, class_features, R_img, texts, found=found,
                           curve="shuffled captions", x=share, draw=draw, **eq1)
-    return pd.DataFrame(rows)
+        return rows
+
+    return _table(of_draw, range(draws))
 
 
 def filter_curve(image_features, labels, class_features, pool_image_features, pool_text_features, *,
@@ -90,9 +95,9 @@ def filter_curve(image_features, labels, class_features, pool_image_features, po
     ValueError : fewer than `references` pairs lie above the largest quantile.
     """
     fit = (unit(pool_image_features) * unit(pool_text_features)).sum(axis=1)  # (m,)
-    rows = []
-    for quantile in quantiles:
-        kept = np.flatnonzero(fit >= np.quantile(fit, quantile))
+
+    def of_quantile(quantile):
+        rows, kept = [], np.flatnonzero(fit >= np.quantile(fit, quantile))
         if len(kept) < references:
             raise ValueError(f"Expected references={references} or more pairs above the quantile {quantile}, "
                              f"got {len(kept)} of {len(fit)}. Lower references or the quantile.")
@@ -100,7 +105,9 @@ def filter_curve(image_features, labels, class_features, pool_image_features, po
             used = kept[_draw(len(kept), references, seed, draw)]
             rows += _both(image_features, labels, class_features, pool_image_features[used],
                           pool_text_features[used], curve="similarity filter", x=quantile, draw=draw, **eq1)
-    return pd.DataFrame(rows)
+        return rows
+
+    return _table(of_quantile, quantiles)
 
 
 def named_references(image_features, labels, class_features, pools, *, references=1000, draws=5, seed=0,
@@ -117,13 +124,15 @@ def named_references(image_features, labels, class_features, pools, *, reference
     -------
     table : DataFrame as `reference_curves`, with curve "references" and the name as x
     """
-    rows = []
-    for name, (R_img, R_txt) in pools.items():
+    def of_pool(name):
+        (R_img, R_txt), rows = pools[name], []
         for draw in range(draws):
             used = _draw(len(R_img), min(references, len(R_img)), seed, draw)
             rows += _both(image_features, labels, class_features, R_img[used], R_txt[used],
                           curve="references", x=name, draw=draw, **eq1)
-    return pd.DataFrame(rows)
+        return rows
+
+    return _table(of_pool, pools)
 
 
 def band(table):
@@ -140,6 +149,10 @@ def band(table):
     grouped = table.groupby(["curve", "x", "method"], sort=False)["accuracy"]
     summary = grouped.agg(mean="mean", sd="std", low="min", high="max", draws="count")
     return summary.reset_index()
+
+
+def _table(rows_of, items):
+    return pd.DataFrame([row for rows in side_by_side(rows_of, items) for row in rows])
 
 
 def _draw(pool, references, seed, draw):

@@ -84,7 +84,7 @@ def attention_spread(entropies, k, *, toy):
     return fig
 
 
-def taken_apart(table, base, *, clip=None, toy):
+def taken_apart(table, base, *, clip=None, toy, title="RAM taken apart, one change at a time"):
     """What each part of RAM does: points against the base, a row per change, a dot per seed.
 
     Parameters
@@ -111,21 +111,21 @@ def taken_apart(table, base, *, clip=None, toy):
         if clip is not None:
             ahead = 100 * (clip[dataset] - by_seed.loc[base].mean())
             ax.axvline(ahead, color=METHOD_COLORS["CLIP"], linestyle="-.", linewidth=1.4, zorder=0)
-        ax.set(title=dataset_title(dataset), xlabel=f"points against “{base}”")
+        ax.set(title=dataset_title(dataset), xlabel="points against the base")
     added = table.groupby(["change", "seed"])["added"].mean().unstack().loc[changes].to_numpy()
     _dots(panels[0, -1], rows, added)
     panels[0, -1].set(title="how much changes", xlabel="length of output − v / length of v", xscale="log")
     panels[0, -1].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     panels[0, -1].xaxis.set_major_formatter("{x:g}")
     panels[0, -1].minorticks_off()
-    panels[0, 0].set_yticks(rows, changes)
-    panels[0, 0].invert_yaxis()
+    panels[0, 0].set_yticks(rows, [f"{change} (base)" if change == base else change for change in changes])
+    panels[0, 0].set_ylim(len(changes) - 0.4, -0.6)  # the first on top, however many there are
     handles = [Line2D([], [], color="0.1", marker="o", markersize=4, linestyle="none", label="one training"),
                Line2D([], [], color=METHOD_COLORS["RA-CLIP (RAM)"], linewidth=3, label="mean over seeds")]
     if clip is not None:
         handles.append(Line2D([], [], color=METHOD_COLORS["CLIP"], linestyle="-.", label="plain CLIP"))
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    fig.suptitle(f"RAM taken apart, one change at a time{toy_note(toy)}")
+    fig.suptitle(f"{title}{toy_note(toy)}")
     return fig
 
 

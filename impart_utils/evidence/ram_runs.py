@@ -88,7 +88,7 @@ def _rows(arguments, job, history):
 def _train(jobs, processes, progress):
     """Run jobs, (job, function that makes its arrays), in worker processes; the longest first."""
     todo, count = deque(), min(processes, len(jobs))
-    _idle.extend(_Worker() for _ in range(count - len(_idle)))  # they start while the arrays are gathered
+    start_workers(count)  # they start while the arrays are gathered
     with tempfile.TemporaryDirectory(prefix="impart-ram-") as folder:
         for job, arrays in sorted(jobs, key=lambda pair: -pair[0]["settings"]["epochs"]):
             todo.append({"job": job, "arrays": _stored(arrays(), folder)})
@@ -163,6 +163,14 @@ def _waiting():
         if worker.process.poll() is None:
             return worker
         worker.stop()
+
+
+def start_workers(processes=2):
+    """Start the processes that `run_all` is going to need; they get ready while the caller does something else.
+
+    Starting one takes as long as importing torch. `run_all` starts what it lacks by itself.
+    """
+    _idle.extend(_Worker() for _ in range(processes - len(_idle)))
 
 
 @atexit.register

@@ -14,9 +14,11 @@ from impart_utils.evidence.controls import changed
 from impart_utils.evidence.eq1 import as_scaled, eq1
 from impart_utils.evidence.surface import TOP_KS, WEIGHTS, surface
 from impart_utils.retrieval import Retriever
+from impart_utils.sources.workers import side_by_side
 from impart_utils.zeroshot import logits, unit
 
 ROLES = ("tuning", "test")
+COUNTS = ("top_k", "captions")  # settings that can't exceed the number of neighbors
 # Settings tried for the rivals' own parameters: each source's searched range, coarsely. The first of equally
 # good ones is taken.
 GRIDS = {
@@ -89,8 +91,8 @@ DEFAULT = Choice({"top_k": 8, "image_weight": 0.5, "text_weight": 0.05}, "the pa
                  "default")
 
 
-def tune(split, reference_image_features, reference_text_features, *, control=None, seed=0, scale="unit",
-         top_ks=TOP_KS, image_weights=WEIGHTS, text_weights=WEIGHTS, optimistic=False):
+def tune(split, reference_image_features, reference_text_features, *, control=None, neighbor_indices=None,
+         seed=0, scale="unit", top_ks=TOP_KS, image_weights=WEIGHTS, text_weights=WEIGHTS, optimistic=False):
     """k and weights of Eq. 1 with the highest accuracy on a split, out of a whole grid.
 
     Parameters
@@ -98,6 +100,7 @@ def tune(split, reference_image_features, reference_text_features, *, control=No
     split : Labelled, a tuning split
     reference_…_features : arrays (m, d), as the encoder gave them
     control : a name of `controls.CONTROLS`, optional: tune that control instead, on the same footing
+    neighbor_indices : int array (n, max k) of the split's queries, nearest first; searched where not given
     seed : int, of the control;  scale : see `reference.scaled`
     top_ks, image_weights, text_weights : the grid, rising; of equally good settings the first is taken. A k
         above the number of references is left out.
@@ -115,7 +118,9 @@ def tune(split, reference_image_features, reference_text_features, *, control=No
     v, R_img, R_txt = as_scaled(split.image_features, reference_image_features, reference_text_features,
                                 scale)
     top_ks = [k for k in top_ks if k <= len(R_img)]
-    _, indices = Retriever(R_img).search(v, max(top_ks))
+    indices = neighbor_indices
+    if indices is None:
+        _, indices = Retriever(R_img).search(v, max(top_ks))
     if control is not None:
         R_img, R_txt, indices = changed(control, v, R_img, R_txt, indices, seed=seed)
     table = surface(v, split.labels, split.class_features, R_img, R_txt, indices, top_ks=top_ks,
@@ -142,7 +147,7 @@ def tune_method(split, method, grid, reference_image_features, reference_text_fe
     """
     _refuse_test(split, optimistic)
     most = len(reference_image_features) if neighbor_indices is None else np.shape(neighbor_indices)[1]
-    grid = {name: [value for value in values if name not in ("top_k", "captions") or value <= most]
+    grid = {name: [value for value in values if name not in COUNTS or value <= most]
             for name, values in grid.items()}
     best, tried = None, 0
     for values in product(*grid.values()):
@@ -155,6 +160,35 @@ def tune_method(split, method, grid, reference_image_features, reference_text_fe
     if best is None:
         raise ValueError("Expected a grid with at least one value for each setting, got none to try.")
     return Choice(best[0], split.name, "accuracy by labels", best[1], len(split), tried, optimistic)
+
+
+def tune_methods(tuning, test, methods, reference_image_features, reference_text_features, *, grids=None):
+    """Several methods, each tuned on one split (`tune_method`) and scored on the test set.
+
+    Parameters
+    ----------
+    tuning, test : Labelled, of these roles and without a picture in common
+    methods : dict name -> function with the signature of `rivals`
+    reference_…_features : arrays (m, d)
+    grids : dict name -> grid; by default GRIDS, and of `methods` those that it names
+
+    Returns
+    -------
+    accuracy : dict name -> fraction of the test pictures that are right
+    """
+    require_disjoint(tuning, test)
+    grids, R = GRIDS if grids is None else grids, (reference_image_features, reference_text_features)
+    most = max(value for grid in grids.values() for name, values in grid.items() if name in COUNTS
+               for value in values)
+    before, after = (Retriever(R[0]).search(split.image_features, min(most, len(R[0])))[1]
+                     for split in (tuning, test))
+
+    def reached(name):
+        choice = tune_method(tuning, methods[name], grids[name], *R, neighbor_indices=before)
+        scores = methods[name](test.image_features, *R, test.class_features, after, **choice.settings)
+        return float(np.mean(scores.argmax(axis=1) == test.labels))
+
+    return dict(zip(grids, side_by_side(reached, grids), strict=True))
 
 
 def tune_label_free(reference_image_features, reference_text_features, *, name="the reference set",
@@ -210,9 +244,11 @@ def optimism_table(test, tuning, reference_image_features, reference_text_featur
     R_img, R_txt = reference_image_features, reference_text_features
     if label_free is None:
         label_free = tune_label_free(R_img, R_txt, **grid)
+    asked = (*top_ks, DEFAULT.settings["top_k"], label_free.settings["top_k"])
+    _, indices = Retriever(R_img).search(test.image_features, max(k for k in asked if k <= len(R_img)))
     choices = {"default": DEFAULT, "tuned": tune(tuning, R_img, R_txt, **grid), "label-free": label_free,
-               "best on test": tune(test, R_img, R_txt, optimistic=True, **grid)}
-    return pd.DataFrame([_on_test(test, R_img, R_txt, choice, scale) for choice in choices.values()],
+               "best on test": tune(test, R_img, R_txt, neighbor_indices=indices, optimistic=True, **grid)}
+    return pd.DataFrame([_on_test(test, R_img, R_txt, indices, choice, scale) for choice in choices.values()],
                         index=list(choices))
 
 
@@ -228,8 +264,7 @@ def require_disjoint(tuning, test):
                          f"{test.name!r} too. Tune on other pictures.")
 
 
-def _on_test(test, R_img, R_txt, choice, scale):
-    _, indices = Retriever(R_img).search(test.image_features, choice.settings["top_k"])
+def _on_test(test, R_img, R_txt, indices, choice, scale):
     scores = eq1(test.image_features, R_img, R_txt, test.class_features, indices, scale=scale,
                  **choice.settings)
     plain = logits(test.image_features, test.class_features)

@@ -5,8 +5,10 @@ import numpy as np
 from impart_utils.evidence.controls import control_scores
 from impart_utils.evidence.eq1 import eq1
 from impart_utils.evidence.significance import mcnemar
+from impart_utils.evidence.surface import TOP_KS
 from impart_utils.evidence.tuning import require_disjoint, tune
 from impart_utils.retrieval import Retriever
+from impart_utils.sources.workers import side_by_side
 from impart_utils.zeroshot import predict
 
 # captions alone and pictures alone are parts of Eq. 1, so its weights already choose between them
@@ -33,15 +35,19 @@ def retrieval_helps(tuning, test, reference_image_features, reference_text_featu
     require_disjoint(tuning, test)
     R_img, R_txt = reference_image_features, reference_text_features
 
-    def right(control=None):
-        settings = tune(tuning, R_img, R_txt, control=control, seed=seed, scale=scale, **grid).settings
-        _, indices = Retriever(R_img).search(test.image_features, settings["top_k"])
-        given = (test.image_features, R_img, R_txt, test.class_features, indices)
+    most = min(max(grid.get("top_ks", TOP_KS)), len(R_img))
+    before, after = (Retriever(R_img).search(split.image_features, most)[1] for split in (tuning, test))
+
+    def right(control):
+        settings = tune(tuning, R_img, R_txt, control=control, neighbor_indices=before, seed=seed,
+                        scale=scale, **grid).settings
+        given = (test.image_features, R_img, R_txt, test.class_features, after)
         scores = (eq1(*given, scale=scale, **settings) if control is None
                   else control_scores(control, *given, seed=seed, scale=scale, **settings))
         return scores.argmax(axis=1) == test.labels
 
-    method, by_control = right(), {control: right(control) for control in fair}
+    method, *by_control = side_by_side(right, (None, *fair))
+    by_control = dict(zip(fair, by_control, strict=True))
     best = max(by_control, key=lambda control: by_control[control].sum())
     plain = predict(test.image_features, test.class_features) == test.labels
     tests = {"clip": mcnemar(plain, method), "control": mcnemar(by_control[best], method)}

@@ -1,4 +1,4 @@
-"""Items opened in batches and in order, ahead of time by other processes where that pays."""
+"""Work done side by side: items opened ahead of time by other processes, functions by two threads."""
 
 import gc
 import math
@@ -8,6 +8,7 @@ import pickle
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 TRIAL = 3         # batches opened here before it is decided; the first ones are slow for other reasons
 WORTH_IT = 2.0    # seconds of opening that are left: below, processes cost more than they bring
@@ -142,3 +143,21 @@ def _opened_by_processes(opener, batches, workers):
                            "which item it was; what is finished is kept.") from error
     finally:
         arriving._shutdown_workers()  # now, and not when an error's traceback is forgotten
+
+
+def side_by_side(function, items, *, threads=2):
+    """``[function(item) for item in items]``, two at a time, each without further threads of its own.
+
+    For functions of many small products: there the threads of one product wait for one another longer than
+    they compute, while two functions don't wait at all, for NumPy lets others go on as it computes.
+
+    Parameters
+    ----------
+    function : of one item, without randomness but from seeds;  items : iterable
+    threads : int, how many at a time
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), ThreadPoolExecutor(threads, initializer=threadpool_limits,
+                                                  initargs=(1,)) as pool:  # OpenMP counts for each thread
+        return list(pool.map(function, items))

@@ -120,8 +120,8 @@ def folded_attention(attention, query, keys, values):
     """
     (W_q, W_k, W_v), (b_q, _, b_v) = _projections(attention)
     mean = _weights(query, keys, W_q, b_q, W_k) @ values  # (b, h, k) @ (b, k, d) -> (b, h, d)
-    per_head = torch.bmm(mean.transpose(0, 1), W_v.transpose(1, 2))  # (h, b, d) @ (h, d, e) -> (h, b, e)
-    return attention.out_proj(per_head.transpose(0, 1).flatten(1) + b_v)  # (b, h * e) -> (b, d)
+    per_head = torch.bmm(W_v, mean.permute(1, 2, 0))  # (h, e, d) @ (h, d, b) -> (h, e, b)
+    return attention.out_proj(per_head.permute(2, 0, 1).flatten(1) + b_v)  # (b, h * e) -> (b, d)
 
 
 def _projections(attention):

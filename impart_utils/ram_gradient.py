@@ -72,50 +72,46 @@ class _Output(torch.autograd.Function):
                 dq, gradients = _attend_gradient(weights, ram.options["heads"], d_output, h, *kept)
                 of_layer += gradients
                 if layer:  # before layer 1 stands the picture, a constant
-                    dh = dh + dq @ weights[0][:ram.dim]
+                    dh = dh + dq.T @ weights[0][:ram.dim]
             by_weight = of_layer + by_weight
             de = dh * (h > 0) if ram.between == "relu" else dh
         return None, None, None, None, d_gate, *by_weight
 
 
 def _attend(weights, heads, query, keys, values):
-    """`folded_attention`: its output (b, d), and what `_attend_gradient` needs of the way to it."""
+    """`folded_attention`: its output (b, d), and what `_attend_gradient` needs of the way to it.
+
+    What is per head stands as (d, b), d = h * e: the weights as the left factor make the quicker products.
+    """
     (W_q, W_k, W_v), (b_q, _, b_v), W_o, b_o = _parts(weights, heads)
-    d = query.shape[1]
-    q = torch.addmm(b_q, query, W_q.T).mul_((d // heads) ** -0.5)  # (b, h * e)
-    q_heads = q.view(-1, heads, d // heads).transpose(0, 1)  # (h, b, e)
-    folded = torch.bmm(q_heads, W_k)  # (h, b, e) @ (h, e, d) -> (h, b, d)
+    q = torch.addmm(b_q[:, None], W_q, query.T).mul_(W_k.shape[1] ** -0.5)  # (d, d) @ (d, b) -> (d, b)
+    q = q.view(*W_k.shape[:2], -1)  # (h, e, b)
+    folded = torch.bmm(q.transpose(1, 2), W_k)  # (h, b, e) @ (h, e, d) -> (h, b, d)
     a = torch.bmm(keys, folded.permute(1, 2, 0)).softmax(dim=1)  # (b, k, d) @ (b, d, h) -> (b, k, h)
-    mean = _heads_first(torch.bmm(a.transpose(1, 2), values))  # (b, h, k) @ (b, k, d) -> (h, b, d)
-    per_head = torch.bmm(mean, W_v.transpose(1, 2))  # (h, b, d) @ (h, d, e) -> (h, b, e)
-    joined = per_head.transpose(0, 1).reshape(-1, d).add_(b_v)  # (b, h * e)
-    return torch.addmm(b_o, joined, W_o.T), (keys, values, q_heads, a, mean, joined)
+    mean = torch.bmm(a.transpose(1, 2), values)  # (b, h, k) @ (b, k, d) -> (b, h, d)
+    per_head = torch.bmm(W_v, mean.permute(1, 2, 0))  # (h, e, d) @ (h, d, b) -> (h, e, b)
+    joined = per_head.view(-1, len(query)).add_(b_v[:, None])  # (d, b)
+    return torch.addmm(b_o, joined.T, W_o.T), (keys, values, q, a, mean, joined)
 
 
-def _attend_gradient(weights, heads, d_output, query, keys, values, q_heads, a, mean, joined):
-    """From d_output (b, d): that by q (b, d), scaled as `W_q` needs it, and those by the four weights."""
+def _attend_gradient(weights, heads, d_output, query, keys, values, q, a, mean, joined):
+    """From d_output (b, d): that by W_q times the query, (d, b), and those by the four weights."""
     (_, W_k, W_v), _, W_o, _ = _parts(weights, heads)
-    d = query.shape[1]
-    d_W, d_b = torch.empty_like(weights[0]), torch.zeros_like(weights[1])  # b_k cancels: its gradient is zero
-    d_joined = d_output @ W_o  # (b, h * e)
-    d_heads = d_joined.view(-1, heads, d // heads).transpose(0, 1)  # (h, b, e)
-    d_mean = torch.bmm(d_heads, W_v)  # (h, b, e) @ (h, e, d) -> (h, b, d)
+    d, d_W, d_b = len(W_o), torch.empty_like(weights[0]), torch.zeros_like(weights[1])  # b_k cancels: zero
+    d_joined = W_o.T @ d_output.T  # (d, b)
+    d_heads = d_joined.view(q.shape)  # (h, e, b)
+    d_mean = torch.bmm(d_heads.transpose(1, 2), W_v)  # (h, b, e) @ (h, e, d) -> (h, b, d)
     d_a = torch.bmm(values, d_mean.permute(1, 2, 0))  # (b, k, d) @ (b, d, h) -> (b, k, h)
     d_scores = a * (d_a - (a * d_a).sum(dim=1, keepdim=True))
-    d_folded = _heads_first(torch.bmm(d_scores.transpose(1, 2), keys))  # (b, h, k) @ (b, k, d) -> (h, b, d)
-    dq = torch.bmm(d_folded, W_k.transpose(1, 2))  # (h, b, d) @ (h, d, e) -> (h, b, e)
-    dq = dq.transpose(0, 1).reshape(-1, d).mul_((d // heads) ** -0.5)
-    torch.mm(dq.T, query, out=d_W[:d])
-    torch.bmm(q_heads.transpose(1, 2), d_folded, out=d_W[d:2 * d].view(W_k.shape))
-    torch.bmm(d_heads.transpose(1, 2), mean, out=d_W[2 * d:].view(W_v.shape))
-    torch.sum(dq, 0, out=d_b[:d])
-    torch.sum(d_joined, 0, out=d_b[2 * d:])
-    return dq, (d_W, d_b, d_output.T @ joined, d_output.sum(0))
-
-
-def _heads_first(block):
-    """(b, h, d) -> (h, b, d), copied: products over rows that lie h * d apart take half as long again."""
-    return block.transpose(0, 1).contiguous()
+    d_folded = torch.bmm(d_scores.transpose(1, 2), keys)  # (b, h, k) @ (b, k, d) -> (b, h, d)
+    dq = torch.bmm(W_k, d_folded.permute(1, 2, 0))  # (h, e, d) @ (h, d, b) -> (h, e, b)
+    dq = dq.view(d, -1).mul_(W_k.shape[1] ** -0.5)  # (d, b)
+    torch.mm(dq, query, out=d_W[:d])
+    torch.bmm(q, d_folded.transpose(0, 1), out=d_W[d:2 * d].view(W_k.shape))
+    torch.bmm(d_heads, mean.transpose(0, 1), out=d_W[2 * d:].view(W_v.shape))
+    torch.sum(dq, 1, out=d_b[:d])
+    torch.sum(d_joined, 1, out=d_b[2 * d:])
+    return dq, (d_W, d_b, d_output.T @ joined.T, d_output.sum(0))
 
 
 def _parts(weights, heads):

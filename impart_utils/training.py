@@ -25,7 +25,7 @@ __all__ = ["CONFIGURATIONS", "PAPER_CODE", "alignment", "apply_ram", "chance_los
            "contrastive_loss", "load_ram", "new_ram", "save_ram", "train_ram"]
 
 LOWEST_TEMPERATURE = 0.01  # of a learned one: CLIP never scales its cosines by more than 100
-SAMPLE = 1000  # training pairs whose alignment is measured after an epoch
+SAMPLE = 500  # training pairs whose alignment is measured after an epoch
 
 
 def new_ram(dim, *, seed, **options):
@@ -66,7 +66,7 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
     -------
     history : list of dict, a row per step with epoch (from 1), step (from 1), loss. An epoch's last row also
         has temperature, learning_rate, seconds (of training, so far), alignment (of the validation pairs or
-        else the first 1000 training pairs), validation_loss where there are such pairs, and `each_epoch`'s.
+        else the first 500 training pairs), validation_loss where there are such pairs, and `each_epoch`'s.
         With `validation` or `each_epoch` a row for epoch 0 comes first, without a loss.
 
     Raises

@@ -110,7 +110,8 @@ def test_tune_method_tries_the_whole_grid():
 
 def test_tune_methods_tunes_each_and_scores_it_on_the_test():
     split, test, (R_img, R_txt) = labelled(), labelled("test", seed=2, name="cifar10"), pairs()
-    grids = {"caption vote": {"top_k": (1, 4, 16, 64)}, "DN": {"strength": (0.0, 0.5, 1.0)}}  # 64 > 40: left out
+    # 64 neighbors are more than there are references: left out
+    grids = {"caption vote": {"top_k": (1, 4, 16, 64)}, "DN": {"strength": (0.0, 0.5, 1.0)}}
     found = tune_methods(split, test, rivals.METHODS, R_img, R_txt, grids=grids)
     before, after = (Retriever(R_img).search(part.image_features, 40)[1] for part in (split, test))
     for name, grid in grids.items():

@@ -111,6 +111,7 @@ def taken_apart(table, base, *, clip=None, toy, title="RAM taken apart, one chan
         if clip is not None:
             ahead = 100 * (clip[dataset] - by_seed.loc[base].mean())
             ax.axvline(ahead, color=METHOD_COLORS["CLIP"], linestyle="-.", linewidth=1.4, zorder=0)
+            ax.set_xlim(min(ax.get_xlim()[0], ahead - 1), max(ax.get_xlim()[1], ahead + 1))  # not on the edge
         ax.set(title=dataset_title(dataset), xlabel="points against the base")
     added = table.groupby(["change", "seed"])["added"].mean().unstack().loc[changes].to_numpy()
     _dots(panels[0, -1], rows, added)

@@ -166,7 +166,7 @@ def _waiting():
 
 
 def start_workers(processes=2):
-    """Start the processes that `run_all` is going to need; they get ready while the caller does something else.
+    """Start the processes that `run_all` will need: they get ready while the caller goes on.
 
     Starting one takes as long as importing torch. `run_all` starts what it lacks by itself.
     """

@@ -178,9 +178,8 @@ def tune_methods(tuning, test, methods, reference_image_features, reference_text
     """
     require_disjoint(tuning, test)
     grids, R = GRIDS if grids is None else grids, (reference_image_features, reference_text_features)
-    most = max(value for grid in grids.values() for name, values in grid.items() if name in COUNTS
-               for value in values)
-    before, after = (Retriever(R[0]).search(split.image_features, min(most, len(R[0])))[1]
+    counts = [value for grid in grids.values() for name in COUNTS for value in grid.get(name, ())]
+    before, after = (Retriever(R[0]).search(split.image_features, min(max(counts, default=1), len(R[0])))[1]
                      for split in (tuning, test))
 
     def reached(name):

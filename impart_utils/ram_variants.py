@@ -1,5 +1,7 @@
 """RAM under its names: the paper's code, and the same with one thing changed at a time."""
 
+import itertools
+
 # what `ram.RAM` is made with; every other setting is `training.train_ram`'s
 RAM_OPTIONS = ("heads", "layers", "normalize", "between", "gate", "attention")
 
@@ -45,6 +47,27 @@ def configuration(name="paper_code", **changes):
     if unknown:
         raise ValueError(f"Unknown setting {unknown[0]!r} of RAM. Known: {', '.join(_PAPER)}.")
     return {**CONFIGURATIONS[name], **changes}
+
+
+def every_combination(scales=("raw", "unit", "mixed")):
+    """The factorial of Fig. 1's questions: temperature x normalization x gate x ReLU x input scale.
+
+    Parameters
+    ----------
+    scales : sequence of str, the inputs to cross (see `reference.scaled`)
+
+    Returns
+    -------
+    changes : dict name -> arguments of `cached.ram_job`; the first is the paper's code at the first scale. A
+        name says what is there: the gate and the ReLU are left out of it where they are left out.
+    """
+    found, words = {}, {"zero": "gate", "relu": "ReLU"}
+    for temperature, normalize, gate, between, scale in itertools.product(
+            (1.0, 0.07, 0.01), ("none", "branch", "sum"), (None, "zero"), ("relu", "none"), scales):
+        said = [f"T = {temperature:g}", normalize, *(words[x] for x in (gate, between) if x in words), scale]
+        found[", ".join(said)] = {"temperature": temperature, "normalize": normalize, "gate": gate,
+                                  "between": between, "scale": scale}
+    return found
 
 
 def parts(settings):

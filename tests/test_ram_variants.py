@@ -4,7 +4,14 @@ import pytest
 
 from impart_utils import training
 from impart_utils.ram import RAM
-from impart_utils.ram_variants import CONFIGURATIONS, PAPER_CODE, RAM_OPTIONS, configuration, parts
+from impart_utils.ram_variants import (
+    CONFIGURATIONS,
+    PAPER_CODE,
+    RAM_OPTIONS,
+    configuration,
+    every_combination,
+    parts,
+)
 
 
 def test_the_papers_code():
@@ -50,3 +57,15 @@ def test_parts_are_what_ram_and_training_take():
 def test_unknown_names_list_the_known(name, changes, message):
     with pytest.raises(ValueError, match=message):
         configuration(name, **changes)
+
+
+def test_every_combination_is_there_once_under_a_name_of_its_own():
+    found = every_combination()
+    assert len(found) == 3 * 3 * 2 * 2 * 3
+    assert len({tuple(change.values()) for change in found.values()}) == len(found)
+    first, change = next(iter(found.items()))
+    assert first == "T = 1, none, ReLU, raw" and change.pop("scale") == "raw"
+    assert configuration(**change) == configuration("paper_code")
+    assert found["T = 0.01, sum, gate, mixed"] == {"temperature": 0.01, "normalize": "sum", "gate": "zero",
+                                                   "between": "none", "scale": "mixed"}
+    assert len(every_combination(("unit",))) == 36

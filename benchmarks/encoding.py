@@ -123,16 +123,17 @@ def tables_of_ways(clip, paths, captions, cache, *, precisions, workers=(0, 1, 2
 # ---- Measuring -----------------------------------------------------------------------------------------
 
 
-def measure(ways, count, *, rounds, device="cpu", precisions, seconds=0.5, gflop=None):
+def measure(ways, count, *, rounds, device="cpu", precisions, seconds=0.5, size=2048, gflop=None):
     """`timing.summary` of ways in ms an item, with items/s and, where `gflop` per item is given, shares.
 
-    The rate of a matrix product is measured once a round for each precision, as one of the ways.
+    The rate of a matrix product (`timing.matmul_rate` of `size` and `seconds`) is measured once a round for
+    each precision, as one of the ways.
     """
     rates = {precision: [] for precision in precisions}
 
     def take_rates():
         for precision, found in rates.items():
-            found.append(matmul_rate(DTYPES[precision], seconds=seconds, device=device))
+            found.append(matmul_rate(DTYPES[precision], size=size, seconds=seconds, device=device))
 
     measured = alternate({"rates": take_rates, **ways} if gflop else ways, rounds=rounds)
     measured.pop("rates", None)

@@ -67,8 +67,8 @@ def save_state(path, state, key):
 
     tensors = {f"ram.{name}": value for name, value in state.ram.state_dict().items()}
     tensors |= {f"best.{name}": value for name, value in state.best.items()}
-    tensors |= {f"adam.{row}.{name}": value for row, values in enumerate(state.optimizer.state)
-                for name, value in values.items()}
+    tensors |= {f"adam.{row}.{name}": value for name, values in state.optimizer.state.items()
+                for row, value in enumerate(values)}
     tensors |= {"log_temperature": state.log_temperature.detach(), "order": state.order.get_state()}
     with atomic_path(path) as temporary:
         save_file(_contiguous(tensors), temporary,
@@ -93,8 +93,8 @@ def load_state(path, state, key):
         return {name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
 
     state.ram.load_state_dict(under("ram."))
-    for row, values in enumerate(state.optimizer.state):
-        for name, value in values.items():
+    for name, values in state.optimizer.state.items():
+        for row, value in enumerate(values):
             value.copy_(tensors[f"adam.{row}.{name}"])
     with torch.no_grad():
         state.log_temperature.copy_(tensors["log_temperature"])

@@ -7,7 +7,7 @@ as the products themselves. So here a whole RAM is one operation. `RAM.forward` 
 import torch
 from torch.autograd.function import once_differentiable
 
-from impart_utils.ram import _check
+from impart_utils.ram import _projections
 
 SHORTEST = 1e-12  # a norm below which `ram.unit` doesn't divide by it
 
@@ -27,7 +27,6 @@ def ram_output(ram, image, r_img, r_txt):
     ------
     ValueError : other shapes, or features that want a gradient: CLIP is frozen, so they are constants here.
     """
-    _check(image, r_img, r_txt, ram.dim)
     if image.requires_grad or r_img.requires_grad or r_txt.requires_grad:
         raise ValueError("Expected features without a gradient: here they are constants. Detach them or call "
                          "ram(image, r_img, r_txt), which differentiates by them, too.")
@@ -40,64 +39,61 @@ def ram_output(ram, image, r_img, r_txt):
 class _Output(torch.autograd.Function):
     @staticmethod
     def forward(ctx, ram, image, r_img, r_txt, gate, *weights):
-        """`RAM.forward` line by line; what the gradient needs stays in `ctx.layers`."""
-        heads, e = ram.options["heads"], image
-        by_attention = [weights[start:start + 4] for start in range(0, len(weights), 4)]
-        ctx.ram, ctx.gate, ctx.layers = ram, gate, []
-        k_img, k_txt = (r_img, r_txt) if ram.attention == "learned" else (torch.zeros_like(r_img),) * 2
-        for layer, pair in enumerate(zip(by_attention[::2], by_attention[1::2], strict=True)):
-            h = torch.relu(e) if layer and ram.between == "relu" else e
-            text, text_kept = _attend(pair[0], heads, h, k_img, r_txt)     # (b, d)
-            image, image_kept = _attend(pair[1], heads, h, k_txt, r_img)  # (b, d)
-            added = ram._combine(text, image)
-            e = h + (added if gate is None else gate[layer] * added)
-            ctx.layers.append((h, added, (text, pair[0], text_kept), (image, pair[1], image_kept)))
-        return e
+        """`RAM.forward` itself; of each attention on its way stays what the gradient needs."""
+        ctx.ram, ctx.gate, ctx.attentions = ram, gate, []
+
+        def attend(attention, query, keys, values):
+            output, kept = _attend(attention, query, keys, values)
+            ctx.attentions.append((output, query, kept))
+            return output
+
+        return ram.forward(image, r_img, r_txt, attend=attend)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, de):
         ram, gate, by_weight = ctx.ram, ctx.gate, []
         d_gate = None if gate is None else torch.zeros_like(gate)
-        for layer in reversed(range(len(ctx.layers))):
-            h, added, *branches = ctx.layers[layer]
+        for layer in reversed(range(ram.options["layers"])):
+            (text, h, _), (image, _, _) = branches = ctx.attentions[2 * layer:2 * layer + 2]
             d_added, dh, of_layer = de, de, []
             if gate is not None:
-                d_gate[layer] = (de * added).sum()
+                d_gate[layer] = (de * ram._combine(text, image)).sum()
                 d_added = gate[layer] * de
             if ram.normalize == "sum":
-                d_added = _unit_gradient(d_added, branches[0][0] + branches[1][0])
-            for output, weights, kept in branches:
+                d_added = _unit_gradient(d_added, text + image)
+            for output, _, kept in branches:
                 d_output = _unit_gradient(d_added, output) if ram.normalize == "branch" else d_added
-                dq, gradients = _attend_gradient(weights, ram.options["heads"], d_output, h, *kept)
+                dq, gradients = _attend_gradient(d_output, h, *kept)
                 of_layer += gradients
                 if layer:  # before layer 1 stands the picture, a constant
-                    dh = dh + dq.T @ weights[0][:ram.dim]
+                    dh = dh + dq.T @ kept[0].flatten(0, 1)  # by W_q
             by_weight = of_layer + by_weight
             de = dh * (h > 0) if ram.between == "relu" else dh
         return None, None, None, None, d_gate, *by_weight
 
 
-def _attend(weights, heads, query, keys, values):
+def _attend(attention, query, keys, values):
     """`folded_attention`: its output (b, d), and what `_attend_gradient` needs of the way to it.
 
     What is per head stands as (d, b), d = h * e: the weights as the left factor make the quicker products.
     """
-    (W_q, W_k, W_v), (b_q, _, b_v), W_o, b_o = _parts(weights, heads)
-    q = torch.addmm(b_q[:, None], W_q, query.T).mul_(W_k.shape[1] ** -0.5)  # (d, d) @ (d, b) -> (d, b)
-    q = q.view(*W_k.shape[:2], -1)  # (h, e, b)
+    (W_q, W_k, W_v), (b_q, _, b_v) = _projections(attention)
+    W_o, b_o = attention.out_proj.weight, attention.out_proj.bias
+    q = torch.addmm(b_q[:, None], W_q.flatten(0, 1), query.T)  # (d, d) @ (d, b) -> (d, b)
+    q = q.mul_(W_k.shape[1] ** -0.5).view(*W_k.shape[:2], -1)  # (h, e, b)
     folded = torch.bmm(q.transpose(1, 2), W_k)  # (h, b, e) @ (h, e, d) -> (h, b, d)
     a = torch.bmm(keys, folded.permute(1, 2, 0)).softmax(dim=1)  # (b, k, d) @ (b, d, h) -> (b, k, h)
     mean = torch.bmm(a.transpose(1, 2), values)  # (b, h, k) @ (b, k, d) -> (b, h, d)
     per_head = torch.bmm(W_v, mean.permute(1, 2, 0))  # (h, e, d) @ (h, d, b) -> (h, e, b)
     joined = per_head.view(-1, len(query)).add_(b_v[:, None])  # (d, b)
-    return torch.addmm(b_o, joined.T, W_o.T), (keys, values, q, a, mean, joined)
+    return torch.addmm(b_o, joined.T, W_o.T), (W_q, W_k, W_v, W_o, keys, values, q, a, mean, joined)
 
 
-def _attend_gradient(weights, heads, d_output, query, keys, values, q, a, mean, joined):
+def _attend_gradient(d_output, query, W_q, W_k, W_v, W_o, keys, values, q, a, mean, joined):
     """From d_output (b, d): that by W_q times the query, (d, b), and those by the four weights."""
-    (_, W_k, W_v), _, W_o, _ = _parts(weights, heads)
-    d, d_W, d_b = len(W_o), torch.empty_like(weights[0]), torch.zeros_like(weights[1])  # b_k cancels: zero
+    d = len(W_o)
+    d_W, d_b = W_o.new_empty(3 * d, d), W_o.new_zeros(3 * d)  # b_k cancels: its gradient stays zero
     d_joined = W_o.T @ d_output.T  # (d, b)
     d_heads = d_joined.view(q.shape)  # (h, e, b)
     d_mean = torch.bmm(d_heads.transpose(1, 2), W_v)  # (h, b, e) @ (h, e, d) -> (h, b, d)
@@ -112,15 +108,6 @@ def _attend_gradient(weights, heads, d_output, query, keys, values, q, a, mean, 
     torch.sum(dq, 1, out=d_b[:d])
     torch.sum(d_joined, 1, out=d_b[2 * d:])
     return dq, (d_W, d_b, d_output.T @ joined.T, d_output.sum(0))
-
-
-def _parts(weights, heads):
-    """W_q, W_k, W_v and b_q, b_k, b_v as `ram._projections`, the first of two dimensions; W_o, b_o."""
-    W, b, W_o, b_o = weights
-    d = len(b_o)
-    W_q, W_k, W_v = W.split(d)
-    by_head = (heads, d // heads, d)
-    return (W_q, W_k.view(by_head), W_v.view(by_head)), b.split(d), W_o, b_o
 
 
 def _unit_gradient(d_output, x):

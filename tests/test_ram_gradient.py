@@ -117,7 +117,7 @@ def test_adam_is_torchs_to_the_bit():
     assert not any(torch.equal(one, value) for one, value in zip(ours, start, strict=True))
     for row, state in enumerate(expected.state_dict()["state"].values()):
         for name in ("exp_avg", "exp_avg_sq", "step"):
-            assert torch.equal(state[name], adam.state[row][name])
+            assert torch.equal(state[name], adam.state[name][row])
     adam.zero_grad()
     assert all(value.grad is None for value in ours)
 

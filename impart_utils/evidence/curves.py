@@ -53,14 +53,16 @@ def size_curve(image_features, labels, class_features, pool_image_features, pool
         neighbors only. With fewer references than top_k all of them are neighbors.
     draws, seed : int;  **eq1 : top_k, image_weight, text_weight.  The others as in `reference_curves`
     """
-    pool, whole = len(pool_image_features), {}
+    pool, whole = len(pool_image_features), None
+    if max(sizes) >= pool:  # one search for all draws
+        whole = _neighbors(image_features, pool_image_features, seed, **eq1)[NEAREST]
 
     def of_draw(draw):
         order, rows = np.random.default_rng([seed, draw]).permutation(pool), []
         for size in dict.fromkeys(min(size, pool) for size in sizes):
             used = order[:size] if size < pool else np.arange(pool)
             found = _neighbors(image_features, pool_image_features[used], draw,
-                               nearest=whole if size == pool else {}, **eq1)
+                               nearest=whole if size == pool else None, **eq1)
             rows += _both(image_features, labels, class_features, pool_image_features[used],
                           pool_text_features[used], found=found, curve="size", x=size, draw=draw, **eq1)
         return rows
@@ -163,11 +165,11 @@ def _draw(pool, references, seed, draw):
 
 
 def _neighbors(image_features, R_img, draw, *, nearest=None, top_k=8, image_weight=0.5, text_weight=0.05):
-    """Nearest and random neighbors; `nearest`, a dict, keeps the former for the next call on that set."""
-    k, nearest = min(top_k, len(R_img)), {} if nearest is None else nearest
-    if NEAREST not in nearest:  # torch searches four times as fast as scikit-learn here, and as exactly
-        nearest[NEAREST] = Retriever(R_img, backend="torch").search(image_features, k)[1]
-    return {**nearest, RANDOM: random_neighbors(len(image_features), len(R_img), k, seed=draw)}
+    """Nearest and random neighbors; `nearest` are the former where they are known."""
+    k = min(top_k, len(R_img))
+    if nearest is None:  # torch searches four times as fast as scikit-learn here, and as exactly
+        nearest = Retriever(R_img, backend="torch").search(image_features, k)[1]
+    return {NEAREST: nearest, RANDOM: random_neighbors(len(image_features), len(R_img), k, seed=draw)}
 
 
 def _both(image_features, labels, class_features, R_img, R_txt, *, curve, x, draw, found=None, top_k=8,

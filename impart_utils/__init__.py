@@ -5,4 +5,11 @@ and `ram.py` (the Retrieval Augmented Module). Import from the module that holds
 ``from impart_utils.vanilla import augment``, so that the import says where to read on.
 """
 
+import atexit
+import gc
+
+# On leaving, Python looks through all that torch is made of for cycles, which takes up to a second; what is
+# frozen it passes over
+atexit.register(gc.freeze)
+
 __version__ = "0.1.0"

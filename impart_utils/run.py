@@ -160,6 +160,8 @@ def run_notebook(path, parameters, run_config, record, label):
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    from impart_utils import notebook_engine
+
     code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source.strip()]
     row = {"status": "stopped", "run_id": record["run_id"], "commit": record["commit"], "cells": len(code),
            "parameters": parameters}
@@ -177,7 +179,8 @@ def run_notebook(path, parameters, run_config, record, label):
         try:
             papermill.execute_notebook(
                 path, run_config.executed_dir / path.name, parameters, cwd=path.parent, kernel_name="python3",
-                progress_bar=False, coalesce_streams=True, on_cell_execute=show_cell,
+                engine_name=notebook_engine.NAME, progress_bar=False, coalesce_streams=True,
+                on_cell_execute=show_cell, autosave_cell_every=notebook_engine.EVERY,
                 extra_arguments=["--log-level=CRITICAL"])  # the kernel's own remarks, not the notebook's
             drop_blank_output(run_config.executed_dir / path.name)
             row["status"] = "ok"

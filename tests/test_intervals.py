@@ -29,6 +29,38 @@ def test_wilson_equals_scipy_and_statsmodels(correct, n, confidence):
     assert ours == pytest.approx(proportion_confint(correct, n, 1 - confidence, method="wilson"), abs=1e-12)
 
 
+DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]  # Fisher 1935, §14: eighths of an inch
+
+
+def test_mean_interval_on_darwins_plants():
+    """Fisher 1935, §15: the mean 20.933 has the standard error 9.746, and t of 14 degrees at 5 % is 2.145."""
+    low, high = intervals.mean_interval(DARWIN)
+    assert (low, high) == pytest.approx((20.933 - 2.145 * 9.746, 20.933 + 2.145 * 9.746), abs=0.01)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_mean_interval_equals_scipy(n):
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(n).normal(60, 2, n)
+    for confidence in (0.90, 0.95):
+        theirs = ttest_1samp(values, 0).confidence_interval(confidence)
+        assert intervals.mean_interval(values, confidence) == pytest.approx(tuple(theirs), abs=1e-9)
+    assert intervals.mean_interval([0.5] * n) == (0.5, 0.5)
+
+
+def test_mean_interval_holds_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(60, 2, (2000, 3))
+    held = [low <= 60 <= high for low, high in map(intervals.mean_interval, draws)]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("values", [[0.5], [], [0.5, np.nan], [[0.5, 0.6]]])
+def test_mean_interval_needs_several_finite_values(values):
+    with pytest.raises(ValueError, match="Expected (at least two|finite)"):
+        intervals.mean_interval(values)
+
+
 def test_wilson_ends_are_exact():
     assert intervals.wilson(0, 3)[0] == 0
     assert intervals.wilson(3, 3)[1] == 1

@@ -137,10 +137,12 @@ def test_accuracy_bars_draw_the_table():
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [88, 87, 51, 86])
     dots = next(line for line in ax.lines if line.get_marker() == "o" and len(line.get_ydata()) == 3)
     np.testing.assert_allclose(dots.get_ydata(), [50, 51, 52])
-    whisker = ax.collections[0].get_segments()[0]
-    np.testing.assert_allclose(whisker[:, 1], 100 * np.array(metrics.wilson(880, 1000)))
+    drawn = [lines.get_segments()[0][:, 1] for lines in ax.collections[:8:2]]  # each has caps
+    np.testing.assert_allclose(drawn[0], 100 * np.array(metrics.wilson(880, 1000)))
+    np.testing.assert_allclose(drawn[2], metrics.mean_interval([50, 51, 52]))
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert "95 % interval (Wilson)" in legend and "one training each" in legend
+    assert {"95 % interval (Wilson)", "one training each", "95 % interval of the\ntrainings' mean (t)"} <= set(
+        legend)
     assert ax.get_xticklabels()[0].get_text() == "CIFAR-10\nn = 1000"
 
 
@@ -160,7 +162,25 @@ def test_normalization_bars_have_a_panel_per_scale():
     assert [ax.get_title() for ax in fig.axes] == ["RAM on raw vectors (toy world)",
                                                    "RAM on unit vectors (toy world)"]
     np.testing.assert_allclose([bar.get_height() for bar in fig.axes[0].patches], [40.1, 50.1, 60.1] * 3)
+    drawn = [lines.get_segments()[0][:, 1] for lines in fig.axes[0].collections[:18:2]]
+    np.testing.assert_allclose(drawn, [metrics.mean_interval(np.array([-0.1, 0, 0.1]) + mean)
+                                       for mean in [40.1, 50.1, 60.1] * 3])
     assert len(plots.normalization_bars(figure1(("unit",)), toy=True).axes) == 1
+
+
+def test_normalization_bars_mark_table_1_over_every_variant():
+    paper, table = results.read_paper_values(PAPER), figure1()
+    names = {"toy10": "cifar10", "toy100": "pack:cifar100_x.npz"}  # and a toy set, which the paper hasn't
+    fig = plots.normalization_bars(table.replace({"dataset": names}), paper, toy=False)
+    for ax in fig.axes:
+        dashes = [line for line in ax.lines if line.get_linestyle() == "--"]
+        assert [line.get_ydata()[0] for line in dashes] == [88.98, 51.92]
+        for line, bars in zip(dashes, (ax.patches[:3], ax.patches[3:6]), strict=True):
+            assert line.get_xdata()[0] <= min(bar.get_x() for bar in bars)
+            assert line.get_xdata()[1] >= max(bar.get_x() + bar.get_width() for bar in bars)
+    marked, unmarked = ([text.get_text() for text in drawn.axes[-1].get_legend().get_texts()]
+                        for drawn in (fig, plots.normalization_bars(table, paper, toy=True)))
+    assert set(marked) - set(unmarked) == {"Table 1; which variant\nis not stated"}
 
 
 @pytest.mark.parametrize(("average", "label"), [("micro", "95 % interval (Wilson)"),

@@ -1,5 +1,6 @@
 """Many trainings of RAM: one table whoever trained, nothing trained twice, failures with their reason."""
 
+import os
 import subprocess
 
 import numpy as np
@@ -191,6 +192,18 @@ def test_workers_wait_for_the_next_call_unless_one_failed(config):
     with pytest.raises(RuntimeError, match="failed"):
         ram_runs.run_all(config, [{"seed": 7, "learning_rate": 1e30}], processes=1, progress=False)
     assert ram_runs._idle == [] and other.process.poll() is not None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
+def test_a_worker_is_not_in_the_kernels_process_group():
+    """A kernel that leaves waits up to ten seconds for those that are."""
+    ram_runs.stop_workers()
+    ram_runs.start_workers(1)
+    worker = ram_runs._idle.pop()
+    assert os.getpgid(worker.process.pid) != os.getpgrp()
+    with worker.errors, worker.process:  # closes its standard input, as when its parent is killed
+        pass
+    assert worker.process.returncode == 0
 
 
 def test_a_worker_that_dies_is_told(config, monkeypatch, tmp_path):

@@ -33,6 +33,35 @@ def wilson(correct, n, confidence=0.95):
     return float(found.low), float(found.high)
 
 
+def mean_interval(values, confidence=0.95):
+    r"""Student's t interval of the mean of a few independent values, such as a RAM's trainings.
+
+    .. math:: \bar x \pm t_{n - 1} \, s / \sqrt n
+
+    It is about which value the next seeds would give on the same pictures, not about other pictures.
+
+    Parameters
+    ----------
+    values : array (n,), n >= 2;  confidence : float
+
+    Returns
+    -------
+    low, high : float, both equal the value where all are equal
+
+    Raises
+    ------
+    ValueError : fewer than two values, or one that isn't finite.
+    """
+    from scipy.stats import t
+
+    values = finite(values).astype(np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"Expected at least two values (n,), got shape {values.shape}: one has no spread.")
+    z_value(confidence)  # its check
+    half = t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
 def bootstrap_interval(values, statistic=np.mean, *, clusters=None, resamples=2000, seed=0, confidence=0.95):
     """Percentile bootstrap interval of a statistic of items, or of clusters of items that belong together.
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from impart_utils.evidence.intervals import (  # noqa: F401  called as metrics.NAME too
     bootstrap_interval,
+    mean_interval,
     mean_per_class_interval,
     wilson,
 )

@@ -20,6 +20,7 @@ from impart_utils.evidence.figures import (
     toy_note,
     wrapped,
 )
+from impart_utils.evidence.intervals import mean_interval
 from impart_utils.evidence.picture_plots import (  # noqa: F401  notebooks call these as plots.NAME too
     film_strip,
     neighbors_panel,
@@ -80,12 +81,14 @@ def accuracy_bars(table, paper=None, *, toy, ax=None):
     return ax
 
 
-def normalization_bars(table, *, toy):
+def normalization_bars(table, paper=None, *, toy):
     """RAM's accuracy by normalization (Fig. 1): one panel per scale of the inputs, a dot per training.
 
     Parameters
     ----------
     table : DataFrame in the schema of figure1.csv, with variant "none", "branch" or "sum"
+    paper : DataFrame of `claims.read_paper_values`, optional: a dashed line marks Table 1's RA-CLIP over all
+        variants of a data set, for which of them it is isn't stated
 
     Returns
     -------
@@ -94,6 +97,7 @@ def normalization_bars(table, *, toy):
     scales = [name for name in ("raw", "unit") if name in set(table["scale"])]
     sets = list(dict.fromkeys(table["dataset"]))
     fig, panels = panel_grid(1, len(scales), (3 + 1.7 * len(sets) * len(scales), 4.4), sharey=True)
+    printed = {name: _paper_accuracy(paper, name, "RA-CLIP (RAM)") for name in sets}
     for ax, scale in zip(panels[0], scales, strict=True):
         part = table[table["scale"] == scale]
         for group, dataset in enumerate(sets):
@@ -101,11 +105,15 @@ def normalization_bars(table, *, toy):
                 rows = part[(part["dataset"] == dataset) & (part["variant"] == variant)]
                 if len(rows):
                     _bar(ax, group + 0.28 * (place - 1), 0.26, rows, color, hatch)
+            if printed[dataset] is not None:
+                ax.plot([group - 0.44, group + 0.44], 2 * [printed[dataset]], "k--", linewidth=1.6, zorder=5)
         ax.set_xticks(range(len(sets)), [dataset_title(name) for name in sets])
         _percent(ax, f"RAM on {scale} vectors", toy)
     panels[0, -1].label_outer()
     shown = [Patch(facecolor=color, edgecolor="white", hatch=hatch, label=label)
              for variant, (label, color, hatch) in VARIANTS.items() if variant in set(table["variant"])]
+    if any(value is not None for value in printed.values()):
+        shown.append(Line2D([], [], color="k", linestyle="--", label="Table 1; which variant\nis not stated"))
     _legend(panels[0, -1], shown + _whisker_handles(panels[0, -1], table, ["dataset", "variant", "scale"]))
     return fig
 
@@ -232,17 +240,18 @@ def _axes(ax, size):
 
 
 def _bar(ax, x, width, rows, color, hatch=""):
-    """One bar at the mean: an interval where there is one row, a dot for each of several trainings."""
+    """One bar with an interval: of its accuracy, or of the mean of several trainings, with a dot for each."""
     shares = 100 * rows["accuracy"].to_numpy(float)
     ax.bar(x, shares.mean(), width, color=color, hatch=hatch, edgecolor="white", linewidth=0)
     if len(rows) == 1:
         low, high = 100 * rows[["low", "high"]].to_numpy(float)[0]
-        if np.isfinite([low, high]).all():
-            ax.vlines(x, low, high, color="0.2", linewidth=1.5, zorder=4)
-            ax.hlines([low, high], x - width / 4, x + width / 4, color="0.2", linewidth=1.5, zorder=4)
     else:
-        places = x + width * np.linspace(-0.25, 0.25, len(shares))
-        ax.plot(places, shares, "o", color="0.1", markersize=4, zorder=4)
+        low, high = mean_interval(shares)
+        places = x + width * np.linspace(-0.3, 0.3, len(shares))
+        ax.plot(places, shares, "o", color="0.1", markersize=3.5, zorder=4)
+    if np.isfinite([low, high]).all():
+        ax.vlines(x, low, high, color="0.2", linewidth=1.5, zorder=4)
+        ax.hlines([low, high], x - width / 4, x + width / 4, color="0.2", linewidth=1.5, zorder=4)
     light = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) > 0.40
     ax.text(x, 1.5, f"{shares.mean():.1f}", rotation=90, ha="center", va="bottom", fontsize=SMALL,
             zorder=6, color="black" if light else "white",
@@ -251,10 +260,14 @@ def _bar(ax, x, width, rows, color, hatch=""):
 
 def _whisker_handles(ax, table, keys):
     sizes = table.groupby(keys).size()
-    dot = Line2D([], [], color="0.1", marker="o", markersize=4, linestyle="none", label="one training each")
-    wilson = set(table.get("average", ["micro"])) == {"micro"}  # else a bootstrap within each class
-    handles = [_whisker(ax, f"95 % interval{' (Wilson)' if wilson else ''}")] if (sizes == 1).any() else []
-    return handles + ([dot] if (sizes > 1).any() else [])
+    handles, wilson = [], set(table.get("average", ["micro"])) == {"micro"}  # else a bootstrap in each class
+    if (sizes == 1).any():
+        handles.append(_whisker(ax, f"95 % interval{' (Wilson)' if wilson else ''}"))
+    if (sizes > 1).any():
+        handles += [Line2D([], [], color="0.1", marker="o", markersize=3.5, linestyle="none",
+                           label="one training each"),
+                    _whisker(ax, "95 % interval of the\ntrainings' mean (t)")]
+    return handles
 
 
 def _whisker(ax, label):

@@ -125,7 +125,9 @@ class _Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "impart_utils.evidence.ram_runs"], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.errors, text=True,
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": path})
+            # a Jupyter kernel that is told to leave waits for the children of its own process group until it
+            # is killed, and never comes to `stop_workers`
+            start_new_session=True, env={**os.environ, **ONE_THREAD, "PYTHONPATH": path})
 
     def serve(self, todo, bar):
         """Have jobs done until none is left; RuntimeError, and none left for the others, where one fails."""

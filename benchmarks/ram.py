@@ -22,9 +22,8 @@ from ram_large import random_features
 from timing import alternate, save, summary
 
 from impart_utils.adam import Adam
-from impart_utils.contrastive import contrastive_loss
 from impart_utils.ram import RAM, folded_attention, plain_attention
-from impart_utils.ram_gradient import ram_output
+from impart_utils.ram_gradient import backward
 from impart_utils.retrieval import Retriever
 from impart_utils.training import PAPER_CODE, apply_ram, new_ram, train_ram
 
@@ -97,9 +96,7 @@ def kit_encoding(clip, files, texts):
 
 
 def kit_step(ram, adam, v, r_img, r_txt, t):
-    loss = contrastive_loss(ram_output(ram, v, r_img, r_txt), t)
-    adam.zero_grad()
-    loss.backward()
+    backward(ram, torch.tensor(0.0), v, r_img, r_txt, t)  # ln T of T = 1
     adam.step(PAPER_CODE["learning_rate"])
 
 

@@ -25,10 +25,6 @@ class Adam:
                       for name in ("exp_avg", "exp_avg_sq")}
         self.state["step"] = [torch.zeros((), device=each.device) for each in self.parameters]
 
-    def zero_grad(self):
-        for each in self.parameters:
-            each.grad = None
-
     @torch.no_grad()
     def step(self, learning_rate):
         """Move every parameter by its gradient."""

@@ -1,80 +1,65 @@
-"""RAM's output with its gradient written out: the numbers of `RAM.forward`, but quicker to train with.
+"""The loss of a batch with RAM's gradient written out: the numbers of `loss.backward()`, but quicker.
 
 A toy batch is so small that recording and replaying each operation costs automatic differentiation as much
-as the products themselves. So here a whole RAM is one operation. `RAM.forward` is the plain form beside it.
+as the products themselves. `RAM.forward` and `contrastive_loss` are the plain form beside it.
 """
 
 import torch
-from torch.autograd.function import once_differentiable
 
+from impart_utils.contrastive import loss_and_gradient, unit_backward
 from impart_utils.ram import _projections
 
-SHORTEST = 1e-12  # a norm below which `ram.unit` doesn't divide by it
 
+@torch.no_grad()
+def backward(ram, log_temperature, image, r_img, r_txt, text):
+    """Put the gradient of a batch's loss into `.grad` of RAM's parameters (and of a learned ln T).
 
-def ram_output(ram, image, r_img, r_txt):
-    """`ram(image, r_img, r_txt)`; its gradient reaches RAM's parameters, and nothing else.
+    As these lines do where no parameter has a gradient yet; features are constants, since CLIP is frozen:
+
+        loss = contrastive_loss(ram(image, r_img, r_txt), text, log_temperature.exp())
+        loss.backward()
 
     Parameters
     ----------
-    ram : RAM;  image : tensor (b, d);  r_img, r_txt : tensors (b, k, d)
+    ram : RAM;  log_temperature : tensor (), ln T;  image, text : tensors (b, d);  r_img, r_txt : (b, k, d)
 
     Returns
     -------
-    output : tensor (b, d), not normalized
-
-    Raises
-    ------
-    ValueError : other shapes, or features that want a gradient: CLIP is frozen, so they are constants here.
+    loss : float, before any step
     """
-    if image.requires_grad or r_img.requires_grad or r_txt.requires_grad:
-        raise ValueError("Expected features without a gradient: here they are constants. Detach them or call "
-                         "ram(image, r_img, r_txt), which differentiates by them, too.")
-    attentions = zip(ram.text_attention, ram.image_attention, strict=True)
-    weights = [weight for pair in attentions for each in pair for weight in
-               (each.in_proj_weight, each.in_proj_bias, each.out_proj.weight, each.out_proj.bias)]
-    return _Output.apply(ram, image, r_img, r_txt, ram.gate, *weights)
+    attentions = []  # of each on the way of `RAM.forward`, what the gradient needs
 
+    def attend(attention, query, keys, values):
+        output, kept = _attend(attention, query, keys, values)
+        attentions.append((output, query, kept))
+        return output
 
-class _Output(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, ram, image, r_img, r_txt, gate, *weights):
-        """`RAM.forward` itself; of each attention on its way stays what the gradient needs."""
-        ctx.ram, ctx.gate, ctx.attentions = ram, gate, []
-
-        def attend(attention, query, keys, values):
-            output, kept = _attend(attention, query, keys, values)
-            ctx.attentions.append((output, query, kept))
-            return output
-
-        return ram.forward(image, r_img, r_txt, attend=attend)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, de):
-        ram, gate, by_weight = ctx.ram, ctx.gate, []
-        d_gate = None if gate is None else torch.zeros_like(gate)
-        for layer in reversed(range(ram.options["layers"])):
-            (text, h, _), (image, _, _) = branches = ctx.attentions[2 * layer:2 * layer + 2]
-            d_added, dh, of_layer = de, de, []
-            if gate is not None:
-                d_gate[layer] = (de * ram._combine(text, image)).sum()
-                d_added = gate[layer] * de
-            if ram.normalize == "sum":
-                d_added = _unit_gradient(d_added, text + image)
-            for output, _, kept in branches:
-                d_output = _unit_gradient(d_added, output) if ram.normalize == "branch" else d_added
-                dq, gradients = _attend_gradient(d_output, h, *kept)
-                of_layer += gradients
-                if layer:  # before layer 1 stands the picture, a constant
-                    dh = dh + dq.T @ kept[0].flatten(0, 1)  # by W_q
-            by_weight = of_layer + by_weight
-            de = dh * (h > 0) if ram.between == "relu" else dh
-        return None, None, None, None, d_gate, *by_weight
+    output = ram.forward(image, r_img, r_txt, attend=attend)
+    loss, de, d_log_temperature = loss_and_gradient(output, text, log_temperature.exp())
+    if log_temperature.requires_grad:
+        log_temperature.grad = d_log_temperature
+    if ram.gate is not None:
+        ram.gate.grad = torch.zeros_like(ram.gate)
+    for layer in reversed(range(ram.options["layers"])):
+        (text_branch, h, _), (image_branch, _, _) = branches = attentions[2 * layer:2 * layer + 2]
+        d_added, dh = de, de
+        if ram.gate is not None:
+            ram.gate.grad[layer] = (de * ram._combine(text_branch, image_branch)).sum()
+            d_added = ram.gate[layer] * de
+        if ram.normalize == "sum":
+            d_added = unit_backward(d_added, text_branch + image_branch)
+        for attention, (output, _, kept) in zip((ram.text_attention[layer], ram.image_attention[layer]),
+                                                branches, strict=True):
+            d_output = unit_backward(d_added, output) if ram.normalize == "branch" else d_added
+            dq = _attend_backward(attention, d_output, h, *kept)
+            if layer:  # before layer 1 stands the picture, a constant
+                dh = dh + dq.T @ kept[0].flatten(0, 1)  # by W_q
+        de = dh * (h > 0) if ram.between == "relu" else dh
+    return loss
 
 
 def _attend(attention, query, keys, values):
-    """`folded_attention`: its output (b, d), and what `_attend_gradient` needs of the way to it.
+    """`folded_attention`: its output (b, d), and what `_attend_backward` needs of the way to it.
 
     What is per head stands as (d, b), d = h * e: the weights as the left factor make the quicker products.
     """
@@ -90,8 +75,8 @@ def _attend(attention, query, keys, values):
     return torch.addmm(b_o, joined.T, W_o.T), (W_q, W_k, W_v, W_o, keys, values, q, a, mean, joined)
 
 
-def _attend_gradient(d_output, query, W_q, W_k, W_v, W_o, keys, values, q, a, mean, joined):
-    """From d_output (b, d): that by W_q times the query, (d, b), and those by the four weights."""
+def _attend_backward(attention, d_output, query, W_q, W_k, W_v, W_o, keys, values, q, a, mean, joined):
+    """From d_output (b, d): those by the weights, into their `.grad`, and, returned, that by q, (d, b)."""
     d = len(W_o)
     d_W, d_b = W_o.new_empty(3 * d, d), W_o.new_zeros(3 * d)  # b_k cancels: its gradient stays zero
     d_joined = W_o.T @ d_output.T  # (d, b)
@@ -107,11 +92,6 @@ def _attend_gradient(d_output, query, W_q, W_k, W_v, W_o, keys, values, q, a, me
     torch.bmm(d_heads, mean.transpose(0, 1), out=d_W[2 * d:].view(W_v.shape))
     torch.sum(dq, 1, out=d_b[:d])
     torch.sum(d_joined, 1, out=d_b[2 * d:])
-    return dq, (d_W, d_b, d_output.T @ joined.T, d_output.sum(0))
-
-
-def _unit_gradient(d_output, x):
-    """The gradient by x of n(x) = x / ‖x‖, row by row."""
-    norm = x.norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
-    n = x / norm
-    return (d_output - n * (n * d_output).sum(dim=-1, keepdim=True)) / norm
+    attention.in_proj_weight.grad, attention.in_proj_bias.grad = d_W, d_b
+    attention.out_proj.weight.grad, attention.out_proj.bias.grad = d_output.T @ joined.T, d_output.sum(0)
+    return dq

@@ -17,7 +17,7 @@ from impart_utils.adam import Adam
 from impart_utils.contrastive import alignment, chance_loss, contrastive_loss
 from impart_utils.ram import RAM
 from impart_utils.ram_files import TrainingState, load_ram, load_state, save_ram, save_state
-from impart_utils.ram_gradient import ram_output
+from impart_utils.ram_gradient import backward
 from impart_utils.ram_variants import CONFIGURATIONS, PAPER_CODE, configuration
 from impart_utils.sources.files import content_hash, progress_bar
 
@@ -137,7 +137,7 @@ def train_ram(ram, image_features, text_features, reference_image_features, refe
 
 
 def apply_ram(ram, image_features, reference_image_features, reference_text_features, neighbor_indices, *,
-              batch_size=250):
+              batch_size=500):
     """RAM's output for many queries.
 
     Parameters
@@ -210,17 +210,14 @@ def _temperature(state):
 def _step(state, batch, rate, epoch):
     """One step of Adam; the loss before it."""
     r_img, r_txt, image, text = batch
-    loss = contrastive_loss(ram_output(state.ram, image, r_img, r_txt), text, _temperature(state))
-    value = loss.item()
-    if not math.isfinite(value):
-        raise ValueError(f"The loss is {value} in epoch {epoch}. Lower learning_rate or raise temperature.")
-    state.optimizer.zero_grad()
-    loss.backward()
+    loss = backward(state.ram, state.log_temperature, image, r_img, r_txt, text)
+    if not math.isfinite(loss):
+        raise ValueError(f"The loss is {loss} in epoch {epoch}. Lower learning_rate or raise temperature.")
     state.optimizer.step(rate)
     if state.log_temperature.requires_grad:
         with torch.no_grad():
             state.log_temperature.clamp_(min=math.log(LOWEST_TEMPERATURE))
-    return value
+    return loss
 
 
 def _rate(learning_rate, schedule, step, steps):

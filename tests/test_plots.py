@@ -140,9 +140,9 @@ def test_accuracy_bars_draw_the_table():
     drawn = [lines.get_segments()[0][:, 1] for lines in ax.collections[:8:2]]  # each has caps
     np.testing.assert_allclose(drawn[0], 100 * np.array(metrics.wilson(880, 1000)))
     np.testing.assert_allclose(drawn[2], metrics.mean_interval([50, 51, 52]))
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert {"95 % interval (Wilson)", "one training each", "95 % interval of the\ntrainings' mean (t)"} <= set(
-        legend)
+    legend = {text.get_text() for text in ax.get_legend().get_texts()}
+    assert {"95 % interval (Wilson)", "one training each",
+            "95 % interval of the\ntrainings' mean (t)"} <= legend
     assert ax.get_xticklabels()[0].get_text() == "CIFAR-10\nn = 1000"
 
 

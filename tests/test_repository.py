@@ -122,7 +122,7 @@ ALLOWED = {
     "contrastive": set(),
     "ram_variants": set(),
     "adam": set(),
-    "ram_gradient": {"ram"},
+    "ram_gradient": {"contrastive", "ram"},
     "ram_files": {"adam", "ram", "sources.files"},
     "training": {"adam", "contrastive", "ram", "ram_files", "ram_gradient", "ram_variants", "sources.files"},
     "ram_jobs": {"training", "ram_files", "ram_variants", "reference", "zeroshot", "sources.files"},
@@ -147,7 +147,7 @@ ALLOWED = {
                               "retrieval", "zeroshot"},
     "evidence.exercises": SOURCES,
     "evidence.checks": {"evidence.exercises"},
-    "evidence.plots": {"evidence.figures", "evidence.picture_plots", "evidence.claims"} | SOURCES,
+    "evidence.plots": {"evidence.intervals", "evidence.figures", "evidence.picture_plots", "evidence.claims"} | SOURCES,
 }
 ANYTHING = set(MODULES) - NEVER_IMPORTED  # for the rest: evidence, cached, gallery, run and what run uses
 

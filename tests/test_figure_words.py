@@ -1,9 +1,13 @@
 """Figures in words: what stands on them comes back, in order, on one line."""
 
+import base64
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from PIL import Image
 
 from impart_utils.evidence import figure_words, figures, plots
@@ -90,6 +94,24 @@ def test_a_saved_figure_and_a_shown_one_carry_the_same_words(tmp_path):
         assert saved.info["Description"] == describe(fig) == "V′ – “quoted”; x axis: k, 0 to 1."
     assert "image/png" in data and metadata == {"image/png": {"alt": describe(fig)}}
     assert "V′ – “quoted”; x axis: k, 0 to 1." in (tmp_path / "some_name.svg").read_text()
+
+
+def test_a_saved_figure_is_shown_as_its_file_and_a_changed_one_is_drawn(tmp_path):
+    shell = InteractiveShell.instance()
+    fig = figures.new_figure((3, 2))
+    ax = fig.subplots()
+    figures.save_figure(fig, tmp_path, "some_name")
+    with capture_output() as seen:
+        assert shell.display_formatter.format(fig) == ({}, {})  # it has shown itself
+    (shown,) = seen.outputs
+    content = (tmp_path / "some_name.png").read_bytes()
+    assert base64.b64decode(shown.data["image/png"]) == content and "text/plain" in shown.data
+    with Image.open(tmp_path / "some_name.png") as saved:
+        size = [round(dots * fig.dpi / 150) for dots in saved.size]  # as large as one that isn't saved
+    assert shown.metadata == {"image/png": {"alt": describe(fig), "width": size[0], "height": size[1]}}
+    ax.set_title("another")
+    with capture_output() as seen:
+        assert "text/plain" in shell.display_formatter.format(fig)[0] and not seen.outputs
 
 
 def test_a_figure_without_a_title_is_named_after_its_file(tmp_path):

@@ -147,7 +147,8 @@ ALLOWED = {
                               "retrieval", "zeroshot"},
     "evidence.exercises": SOURCES,
     "evidence.checks": {"evidence.exercises"},
-    "evidence.plots": {"evidence.intervals", "evidence.figures", "evidence.picture_plots", "evidence.claims"} | SOURCES,
+    "evidence.plots": {"evidence.figures", "evidence.intervals", "evidence.picture_plots",
+                       "evidence.claims"} | SOURCES,
 }
 ANYTHING = set(MODULES) - NEVER_IMPORTED  # for the rest: evidence, cached, gallery, run and what run uses
 

@@ -1,5 +1,6 @@
 """What every figure shares: the smallest type, panels, titles that say "toy", and how a figure is saved."""
 
+import base64
 import textwrap
 from pathlib import Path
 
@@ -11,13 +12,29 @@ from impart_utils.evidence.figure_words import describe, title_of
 from impart_utils.sources.features import atomic_path
 
 SMALL = 9  # points: the smallest type in any figure
+DPI = 150  # of a saved PNG
 
 
 class DescribedFigure(Figure):
-    """A Figure that hands Jupyter its alternative text beside the picture, where nbconvert looks for it."""
+    """A Figure that hands Jupyter its alternative text beside the picture, where nbconvert looks for it.
+
+    Once it is saved, Jupyter gets the file: drawing the figure again would take as long as saving it did.
+    """
+
+    png = None  # what `save_figure` wrote
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {}, {"image/png": {"alt": describe(self)}}
+
+    def _ipython_display_(self):
+        if self.png is None or self.stale:  # not saved, or changed since
+            raise NotImplementedError("Jupyter then draws it as any figure.")
+        from IPython.display import display
+
+        scale, header = self.dpi / DPI, self.png[16:24]  # IHDR's width and height; shown as large as if drawn
+        width, height = (round(scale * int.from_bytes(part, "big")) for part in (header[:4], header[4:]))
+        display({"image/png": base64.b64encode(self.png).decode(), "text/plain": repr(self)}, raw=True,
+                metadata={"image/png": {"alt": describe(self), "width": width, "height": height}})
 
 
 def new_figure(size):
@@ -34,8 +51,9 @@ def save_figure(fig, folder, name):
     words = {"Title": title_of(fig) or name.replace("_", " "), "Description": describe(fig)}
     for suffix, metadata in (("png", words), ("svg", {"Date": None, **words})):
         with atomic_path(Path(folder) / f"{name}.{suffix}") as path, plt.rc_context({"svg.hashsalt": name}):
-            fig.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
+            fig.savefig(path, dpi=DPI, bbox_inches="tight", metadata=metadata)
     plt.close(fig)
+    fig.png, fig.stale = (Path(folder) / f"{name}.png").read_bytes(), False
 
 
 def panel_grid(rows, columns, size, **options):

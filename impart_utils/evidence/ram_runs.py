@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from impart_utils.sources.files import content_hash, progress_bar
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                             "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+_gathering = threading.Lock()
 _idle = []  # workers that wait for the next call: starting one takes seconds
 
 
@@ -87,16 +89,13 @@ def _rows(arguments, job, history):
 
 def _train(jobs, processes, progress):
     """Run jobs, (job, function that makes its arrays), in worker processes; the longest first."""
-    todo, count = deque(), min(processes, len(jobs))
-    start_workers(count)  # they start while the arrays are gathered
+    todo = deque(sorted(jobs, key=lambda pair: -pair[0]["settings"]["epochs"]))
     with tempfile.TemporaryDirectory(prefix="impart-ram-") as folder:
-        for job, arrays in sorted(jobs, key=lambda pair: -pair[0]["settings"]["epochs"]):
-            todo.append({"job": job, "arrays": _stored(arrays(), folder)})
-        workers = [_waiting() or _Worker() for _ in range(count)]
+        workers = [_waiting() or _Worker() for _ in range(min(processes, len(jobs)))]
         with progress_bar(total=len(jobs), description="trainings of RAM", progress=progress) as bar, \
                 ThreadPoolExecutor(len(workers)) as pool:
             try:
-                for done in [pool.submit(worker.serve, todo, bar) for worker in workers]:
+                for done in [pool.submit(worker.serve, todo, folder, bar) for worker in workers]:
                     done.result()
                 _idle.extend(workers)
             except BaseException:  # one failed, or the notebook was stopped: then none goes on alone
@@ -129,21 +128,26 @@ class _Worker:
             # is killed, and never comes to `stop_workers`
             start_new_session=True, env={**os.environ, **ONE_THREAD, "PYTHONPATH": path})
 
-    def serve(self, todo, bar):
+    def serve(self, todo, folder, bar):
         """Have jobs done until none is left; RuntimeError, and none left for the others, where one fails."""
         while todo:
             try:
-                task = todo.popleft()
+                job, arrays = todo.popleft()
             except IndexError:  # the other worker was faster
                 return
             try:
+                with _gathering:  # what notebooks share is made once, not by two threads
+                    task = {"job": job, "arrays": _stored(arrays(), folder)}
                 print(json.dumps(task), file=self.process.stdin, flush=True)
                 done = "done\n" in self.process.stdout  # reads lines up to the answer, or to the end
             except BrokenPipeError:
                 done = False
+            except BaseException:  # the arrays can't be made
+                todo.clear()
+                raise
             if not done:
                 todo.clear()
-                raise RuntimeError(self._failure(task["job"]))
+                raise RuntimeError(self._failure(job))
             bar.update()
 
     def _failure(self, job):

@@ -10,7 +10,7 @@ from impart_utils.evidence.tuning import Labelled
 from impart_utils.sources import datasets, features
 from impart_utils.toy_world import scenes
 
-MOST = 2000  # pictures of a tuning split that have to be encoded for it
+MOST, TOY_MOST = 2000, 1000  # pictures of a tuning split that have to be encoded for it
 
 
 def tuning_split(config, name, *, seed=1):
@@ -79,7 +79,7 @@ def halves(name, image_features, labels, class_features, *, seed=1):
 
 def _toy(kind, place, config, seed):
     toy = scenes.test_set(kind, seed=seed)
-    rows = range(min(len(toy.ids), MOST, config.limit or MOST))  # classes are mixed: the first are a sample
+    rows = range(min(len(toy.ids), TOY_MOST, config.limit or TOY_MOST))  # classes are mixed: the first are a sample
     drawn = datasets.toy_pictures([toy.scenes[row] for row in rows], config)
     title = f"{kind}, {len(rows)} other pictures (toy world's seed {seed}, version {scenes.WORLD_VERSION})"
     return title, [lambda row=row: drawn[row] for row in rows], toy.labels[:len(rows)], toy.ids[:len(rows)]

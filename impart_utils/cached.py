@@ -17,15 +17,17 @@ from impart_utils.sources.packs import grey_tile
 
 
 def clip(config):
-    """The profile's CLIP, loaded once per process."""
-    return _clip(config.clip, config.clip_checkpoint, config.precision, config.allow_unverified_clip)
+    """The profile's CLIP as a `clip_card.CardedClip`: loaded once per process, and only where it encodes."""
+    return _clip(config.cache_dir / "clip-cards", config.clip, config.clip_checkpoint, config.precision,
+                 config.allow_unverified_clip)
 
 
 @lru_cache(maxsize=2)
-def _clip(name, checkpoint, precision, allow_unverified):  # no other setting loads another CLIP
-    from impart_utils.clip_model import load_clip
+def _clip(folder, name, checkpoint, precision, allow_unverified):  # no other setting loads another CLIP
+    from impart_utils.clip_card import CardedClip
 
-    return load_clip(name, checkpoint=checkpoint, precision=precision, allow_unverified=allow_unverified)
+    return CardedClip(folder, name, checkpoint=checkpoint, precision=precision,
+                      allow_unverified=allow_unverified)
 
 
 @lru_cache(maxsize=8)

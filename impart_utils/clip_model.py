@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from impart_utils.clip_towers import encode_pixels, encode_tokens, lower_precision
-from impart_utils.config import CHECKPOINTS, PRECISIONS
+from impart_utils.config import PRECISIONS
 from impart_utils.sources import checkpoints, clip_checks
 from impart_utils.sources.clip_architectures import build_model
 from impart_utils.sources.packs import preprocessing_hash
@@ -149,9 +149,7 @@ def load_clip(name_or_path, *, checkpoint=None, device=None, precision="auto", a
     if precision not in PRECISIONS:
         raise ValueError(f"Unknown precision {precision!r}. Known: {', '.join(PRECISIONS)}.")
     device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    name = str(name_or_path)
-    if checkpoint is None and name.endswith(CHECKPOINTS):
-        name, checkpoint = "ViT-B/32", name
+    name, checkpoint = checkpoints.named(name_or_path, checkpoint)
     path = checkpoints.find_checkpoint(name, checkpoint, fetch=True)
     state_dict, sha256 = checkpoints.read_checkpoint(path, name)
     provenance = checkpoints.verify(state_dict, path, name, sha256=sha256, allow_unverified=allow_unverified)

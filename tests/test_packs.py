@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from impart_utils import cached, clip_model
+from impart_utils import cached, clip_card, clip_model
 from impart_utils.config import load_config
 from impart_utils.sources import checkpoints, datasets
 from impart_utils.sources.pack_files import read_arrays, read_header, write_arrays
@@ -307,6 +307,7 @@ def test_the_profiles_own_key_holds_each_part(tmp_path, monkeypatch, changed):
     elif changed == "data set":
         picture((40, 50), 9).save(tmp_path / "pets" / "cat" / "1.png")
     else:
+        monkeypatch.setattr(clip_card, "version", lambda package: "another")  # what changes it is a package
         made = checkpoints.import_clip().clip._transform
         monkeypatch.setattr(checkpoints.import_clip().clip, "_transform", lambda size: _nearest(made(size)))
     changed_features = features(**more)

@@ -1,6 +1,8 @@
 """One set of features under many protocols: what changes, what must not, and what can't be had."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from PIL import Image
 from test_cached import FakeClip, save_picture
 
 from impart_utils import cached, clip_model
+from impart_utils.clip_card import FIELDS
 from impart_utils.config import load_config
 from impart_utils.scored_sets import chosen_texts
-from impart_utils.sources import caltech
+from impart_utils.sources import caltech, checkpoints
 from impart_utils.sources.features import Pack, load_pack, save_pack
 from impart_utils.sources.prompts import templates
 
@@ -157,9 +160,11 @@ def test_pictures_have_no_stored_texts(fake, tmp_path):
         cached.test_set(settings(prompts="stored"), f"folder:{tmp_path / 'pets'}")
 
 
-def test_clip_is_loaded_once_for_all_protocols(monkeypatch):
-    loaded = []
-    monkeypatch.setattr(clip_model, "load_clip", lambda name, **options: loaded.append(options) or object())
+def test_clip_is_loaded_once_for_all_protocols(monkeypatch, tmp_path):
+    loaded, card = [], SimpleNamespace(**dict.fromkeys(FIELDS, "fake"))
+    monkeypatch.setenv("IMPART_OUTPUT", str(tmp_path))
+    monkeypatch.setattr(checkpoints, "find_checkpoint", lambda *arguments, **options: Path(__file__))
+    monkeypatch.setattr(clip_model, "load_clip", lambda name, **options: loaded.append(options) or card)
     cached._clip.cache_clear()
     first = cached.clip(settings())
     assert cached.clip(settings(prompts="openai", names="clean", caltech="coop", limit=3)) is first

@@ -79,7 +79,7 @@ def halves(name, image_features, labels, class_features, *, seed=1):
 
 def _toy(kind, place, config, seed):
     toy = scenes.test_set(kind, seed=seed)
-    rows = range(min(len(toy.ids), TOY_MOST, config.limit or TOY_MOST))  # classes are mixed: the first are a sample
+    rows = range(min(len(toy.ids), TOY_MOST, config.limit or TOY_MOST))  # of mixed classes: a sample
     drawn = datasets.toy_pictures([toy.scenes[row] for row in rows], config)
     title = f"{kind}, {len(rows)} other pictures (toy world's seed {seed}, version {scenes.WORLD_VERSION})"
     return title, [lambda row=row: drawn[row] for row in rows], toy.labels[:len(rows)], toy.ids[:len(rows)]

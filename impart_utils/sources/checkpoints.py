@@ -11,6 +11,13 @@ from impart_utils.sources.features import file_hash
 TINY_PATH = ROOT / "data" / "toy_clip.safetensors"
 
 
+def named(name_or_path, checkpoint=None):
+    """(name, checkpoint): a path in the name's place is a file of weights for ViT-B/32."""
+    if checkpoint is None and str(name_or_path).endswith(CHECKPOINTS):
+        return "ViT-B/32", str(name_or_path)
+    return str(name_or_path), checkpoint
+
+
 def find_checkpoint(name, checkpoint=None, *, fetch=False):
     """The file with the weights of `name`: the given one, the tiny CLIP's, or the one in clip's own cache.
 
@@ -25,7 +32,6 @@ def find_checkpoint(name, checkpoint=None, *, fetch=False):
     MissingInput : the named model isn't on this machine, or can't be fetched; the message says what to do.
     ValueError : an unknown name.
     """
-    clip = import_clip()
     if checkpoint is not None:
         path = Path(checkpoint).expanduser()
         if not path.is_file():
@@ -36,6 +42,7 @@ def find_checkpoint(name, checkpoint=None, *, fetch=False):
             raise FileNotFoundError(f"{TINY_PATH} is missing from this copy of the kit. Restore it, or make "
                                     "it again: python -m impart_utils.toy_world.train_clip")
         return TINY_PATH
+    clip = import_clip()
     if name not in clip.available_models():
         raise ValueError(f"Unknown CLIP {name!r}. Known: {TINY}, {', '.join(clip.available_models())}, or "
                          "give the path of a checkpoint.")

@@ -167,7 +167,7 @@ def test_what_colab_lacks_is_installed_and_nothing_that_it_has():
 
     names = {"clip": "clip-anytorch"}
     installed = set(re.search(r"-e \.\. (.*?)\"", COLAB_CELL)[1].split())
-    runner = {"run", "run_settings"}
+    runner = {"notebook_engine", "run", "run_settings"}
     imported = {module.split(".")[0] for name, path in MODULES.items() if name not in runner
                 for module, at_top in imports(path) if at_top}
     code = "\n".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells

@@ -146,14 +146,6 @@ def _escaped(text):
 # ---- What conf.py calls -----------------------------------------------------------------------------
 
 
-def screen_width(path):
-    """How wide a PNG is at matplotlib's own 100 dots an inch; where it doesn't say its density, its dots."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return round(100 * picture.width / picture.info.get("dpi", (100,))[0])
-
-
 def output_words(notebook):
     """{sha256 of a picture: its alternative text} of an executed notebook's outputs, parsed JSON.
 
@@ -184,5 +176,3 @@ def mend(doctree, folder, words):
         text = words.get(path.stem) or (picture_words(path)[1] if path.is_file() else "")
         if text:
             image["alt"] = text
-        if path.stem in words and path.is_file():  # a saved figure has more dots than it takes on the screen
-            image["width"] = f"{screen_width(path)}px"

@@ -176,18 +176,6 @@ def test_words_of_pictures(tmp_path):
         key: "Output of a cell that ends with: show(b)"}
 
 
-def test_a_saved_figure_is_as_wide_in_the_book_as_in_the_notebook(tmp_path):
-    fig = plt.figure(figsize=(4, 2))
-    fig.subplots().set(title="v says star")
-    save_figure(fig, tmp_path, "small")
-    with Image.open(tmp_path / "small.png") as picture:
-        assert picture.width > 500  # 150 dots an inch
-        assert book.screen_width(tmp_path / "small.png") == round(picture.width / 1.5)
-    png(tmp_path, 30)
-    with Image.open(tmp_path / "some.png") as picture:
-        assert book.screen_width(tmp_path / "some.png") == picture.width
-
-
 @pytest.mark.slow
 def test_a_broken_link_is_printed_and_with_strict_stops(settings, html, capfd):
     path = settings.executed_dir / f"{NAME}.ipynb"

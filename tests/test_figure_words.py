@@ -107,8 +107,8 @@ def test_a_saved_figure_is_shown_as_its_file_and_a_changed_one_is_drawn(tmp_path
     content = (tmp_path / "some_name.png").read_bytes()
     assert base64.b64decode(shown.data["image/png"]) == content and "text/plain" in shown.data
     with Image.open(tmp_path / "some_name.png") as saved:
-        size = [round(dots * fig.dpi / 150) for dots in saved.size]  # as large as one that isn't saved
-    assert shown.metadata == {"image/png": {"alt": describe(fig), "width": size[0], "height": size[1]}}
+        width = round(saved.width * fig.dpi / 150)  # as wide as one that isn't saved
+    assert shown.metadata == {"image/png": {"alt": describe(fig), "width": width}}
     ax.set_title("another")
     with capture_output() as seen:
         assert "text/plain" in shell.display_formatter.format(fig)[0] and not seen.outputs

@@ -31,10 +31,10 @@ class DescribedFigure(Figure):
             raise NotImplementedError("Jupyter then draws it as any figure.")
         from IPython.display import display
 
-        scale, header = self.dpi / DPI, self.png[16:24]  # IHDR's width and height; shown as large as if drawn
-        width, height = (round(scale * int.from_bytes(part, "big")) for part in (header[:4], header[4:]))
+        dots = int.from_bytes(self.png[16:20], "big")  # the width in a PNG's header
+        # as wide as if drawn; its height follows, also where a page makes it narrower
         display({"image/png": base64.b64encode(self.png).decode(), "text/plain": repr(self)}, raw=True,
-                metadata={"image/png": {"alt": describe(self), "width": width, "height": height}})
+                metadata={"image/png": {"alt": describe(self), "width": round(dots * self.dpi / DPI)}})
 
 
 def new_figure(size):

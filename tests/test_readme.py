@@ -111,12 +111,14 @@ def run_folder(tmp_path):
     """A results folder of the demo whose accuracies are the committed ones."""
     part, rows = VALUES[VALUES["quantity"] == "accuracy"], []
     for found in part.to_dict("records"):
-        n = int(found["n"])
-        correct = round(float(found["value"]) * n)
-        rows.append({**dict.fromkeys(CLASSIFICATION_COLUMNS, ""), "n": n, "n_available": n,
-                     "correct": correct, "accuracy": correct / n, "method": found["row"],
-                     "dataset": found["column"], "average": "micro", "low": found["low"],
-                     "high": found["high"]})
+        n, seeds = int(found["n"]), 10 if "RAM" in found["row"] else 1
+        total = round(seeds * n * float(found["value"]))
+        for seed in range(seeds):  # several trainings, for their mean needn't be a whole number of pictures
+            correct = (total + seed) // seeds
+            rows.append({**dict.fromkeys(CLASSIFICATION_COLUMNS, ""), "n": n, "n_available": n,
+                         "correct": correct, "accuracy": correct / n, "method": found["row"],
+                         "dataset": found["column"], "average": "micro", "low": found["low"],
+                         "high": found["high"], "seed": seed if seeds > 1 else ""})
     write_results(rows, tmp_path / "table1.csv", CLASSIFICATION_COLUMNS)
     row = {"status": "ok", "run_id": "r1", "seconds": 12.3}
     record = {"profile": "demo", "settings": {}, "threads": "2",
@@ -141,9 +143,10 @@ def test_check_knows_its_own_numbers(run_folder, capsys):
 def test_check_holds_the_tolerances(run_folder, capsys, method, within, beyond):
     table = pd.read_csv(run_folder / "table1.csv", dtype=str, keep_default_na=False)
     which = (table["method"] == method) & (table["dataset"] == "toy10")
-    before = int(table.loc[which, "correct"].iloc[0])
+    before = table.loc[which, "correct"].astype(int)
     for change, code in ((within, 0), (-beyond, 1)):
-        table.loc[which, ["correct", "accuracy"]] = [str(before + change), str((before + change) / 2000)]
+        table.loc[which, "correct"] = (before + change).astype(str)
+        table.loc[which, "accuracy"] = ((before + change) / 2000).astype(str)
         table.to_csv(run_folder / "table1.csv", index=False)
         assert readme_table.main(["--check", str(run_folder)]) == code
     assert f"{method} on toy10: " in capsys.readouterr().out

@@ -5,7 +5,7 @@ on disk.
 """
 
 import json
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class CardedClip:
     """
 
     def __init__(self, folder, name, **options):
-        self._load = partial(_load, name, **options)
+        self._asked = name, options
         path = Path(folder) / f"{_card_key(name, **options)}.json"
         try:
             card = json.loads(path.read_text())
@@ -47,7 +47,10 @@ class CardedClip:
     @cached_property
     def loaded(self):
         """The `clip_model.Clip` itself."""
-        return self._load()
+        from impart_utils.clip_model import load_clip
+
+        name, options = self._asked
+        return load_clip(name, **options)
 
     @property
     def model(self):
@@ -68,17 +71,11 @@ class CardedClip:
         return self.loaded.prepare(picture)
 
 
-def _load(name, **options):
-    from impart_utils.clip_model import load_clip
-
-    return load_clip(name, **options)
-
-
-def _card_key(name, *, checkpoint=None, precision="auto", allow_unverified=False):
+def _card_key(name, *, checkpoint=None, **options):
     import torch
 
     name, checkpoint = checkpoints.named(name, checkpoint)
     path = checkpoints.find_checkpoint(name, checkpoint, fetch=True)
-    return content_hash(name, str(path.resolve()), file_hash(path), precision, allow_unverified,
-                        torch.cuda.is_available(), [file_hash(code) for code in CODE],
+    return content_hash(name, str(path.resolve()), file_hash(path), options, torch.cuda.is_available(),
+                        [file_hash(code) for code in CODE],
                         {package: version(package) for package in PACKAGES})

@@ -28,7 +28,7 @@ class DescribedFigure(Figure):
 
     def _ipython_display_(self):
         if self.png is None or self.stale:  # not saved, or changed since
-            raise NotImplementedError("Jupyter then draws it as any figure.")
+            raise NotImplementedError("drawn as any figure")  # to IPython: ask your other formatters
         from IPython.display import display
 
         dots = int.from_bytes(self.png[16:20], "big")  # the width in a PNG's header
